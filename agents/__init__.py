@@ -1,0 +1,1 @@
+"""The Faust edge: decode, call the engine, acknowledge. The only importer of Faust."""

@@ -1,0 +1,216 @@
+"""The Faust app: its parts, the order in which they start, and how it ends.
+
+Invariants:
+    Web pages first, so that probes see the start; then topics, models and the producer; then the
+    first record.
+    Whatever hangs while stopping, the process ends in time: at-least-once makes that safe.
+
+Owner: the worker's event loop.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol, cast
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.tables.manager import TableManager
+from faust.types import ServiceT
+from mode import Service
+
+from agents.events import add_events
+from agents.faust_settings import FaustSettings, faust_settings
+from agents.intake import Core, Intake
+from agents.lanes import add_lane
+from agents.status import EdgeStatus
+from agents.track import Tracks
+from agents.transport import EdgeConsumer, EdgeTransport
+from agents.web import Pages
+from cortex_stream.errors import BrokerUnavailable, CortexError, OperatorError, StuckRun
+from cortex_stream.kafka.producer import KafkaProducer
+from cortex_stream.scheduling.admission import Admission
+from cortex_stream.settings import Settings as CortexSettings
+from cortex_stream.web.pages import routes
+from cortex_stream.web.status import StatusSource
+from schemas.priority import Lane
+
+EXIT_MISCONFIGURED: Final = 2  # starting again will not help
+EXIT_STUCK: Final = 3  # did not stop by itself in time
+_STOP_MARGIN_S: Final = 4.0  # last commit 2 s, leaving the group, Faust's own pauses 1 s
+_MIN_BACKOFF_S: Final = 0.5
+_MAX_BACKOFF_S: Final = 10.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+Service.mundane_level = "debug"  # else each of Faust's 30 services tells when it starts and stops
+
+
+class EdgeCore(Core, Protocol):
+    """The worker behind the edge, with its life."""
+
+    on_failure: Callable[[StuckRun], None]
+
+    @property
+    def admission(self) -> Admission:
+        """Bounds what is in the process."""
+        ...
+
+    async def start(self) -> None:
+        """Check the topics and load the models; may be called again after BrokerUnavailable."""
+        ...
+
+    async def stop(self) -> None:
+        """Release the models."""
+        ...
+
+
+class _Foundation(Service):
+    """What must stand before the first record arrives."""
+
+    def __init__(self, app: "EdgeApp") -> None:
+        super().__init__()
+        self._app = app
+
+    async def on_start(self) -> None:
+        """Start the core and the producer, however long Kafka is away."""
+        await self._app.intake.start()
+        self._end_process_with(self._app.intake.wait_failed())
+        self._app.core.on_failure = self._drain_and_fail
+        try:
+            await self._until_reachable(self._app.core.start)
+            await self._until_reachable(self._app.kafka_producer.start)
+        except CortexError as error:
+            repair = error.repair if isinstance(error, OperatorError) else None
+            log.error("worker.cannot_start", message=str(error), repair=repair)  # noqa: TRY400
+            raise SystemExit(EXIT_MISCONFIGURED) from None
+        gc.collect()
+        gc.freeze()  # else a full collection goes through all modules and models: 70 ms at a time
+
+    async def on_stop(self) -> None:
+        """Deliver what is pending; then release the models."""
+        await self._app.kafka_producer.stop()
+        await self._app.core.stop()
+
+    def _end_process_with(self, failing: Awaitable[None]) -> None:
+        """Let what the awaitable raises crash this service, which takes the process along."""
+        _ = self.add_future(failing)
+
+    def _drain_and_fail(self, stuck: StuckRun) -> None:
+        """Stop as at a signal: crashed services commit nothing, so the next worker gets stuck, too."""
+        log.error("worker.failing", code=stuck.code, message=str(stuck))
+        cast("Any", self.beacon.root).data.fail(stuck)  # the root of all services: `EdgeWorker`
+
+    async def _until_reachable(self, start: Callable[[], Awaitable[None]]) -> None:
+        backoff_s = _MIN_BACKOFF_S
+        while not self.should_stop:
+            try:
+                await start()
+            except BrokerUnavailable as error:
+                log.warning(
+                    "worker.waiting_for_kafka",
+                    message=str(error),
+                    repair=error.repair,
+                    again_in_s=backoff_s,
+                )
+            else:
+                return
+            await self.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+
+
+class _Boot(BootStrategy):
+    """The order of the start; the end is the reverse."""
+
+    def server(self) -> Iterable[ServiceT]:
+        """Return what runs. Left out: Faust's producer, leader election, replies, cache."""
+        app = cast("EdgeApp", self.app)
+        return [
+            *self.sensors(),
+            *self.web_server(),
+            app.foundation,
+            app.consumer,
+            app.agents,
+            app.topics,
+            app.tables,
+        ]
+
+    def web_components(self) -> Iterable[ServiceT]:
+        """Return nothing: Faust's page cache has no pages."""
+        return []
+
+
+class _NoTables(TableManager):
+    """Starts at once: without tables nothing has to register before the consumer may subscribe."""
+
+    async def on_start(self) -> None:
+        """Do what Faust does, less its pause of one second."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class EdgeApp(faust.App):
+    """The Faust app around one core.
+
+    Args:
+        settings: the whole tree.
+        core: not yet started; the app starts and stops it.
+        status_source: given the edge's status, returns what the pages show.
+    """
+
+    Settings = FaustSettings
+    BootStrategy = _Boot
+
+    def __init__(
+        self,
+        settings: CortexSettings,
+        core: EdgeCore,
+        status_source: Callable[[EdgeStatus], StatusSource],
+    ) -> None:
+        super().__init__(settings.group, TableManager=_NoTables, **faust_settings(settings))
+        self.core = core
+        self.kafka_producer = KafkaProducer(settings)
+        self.intake = Intake(
+            core,
+            self.kafka_producer,
+            Tracks(core.admission),
+            drain_timeout_s=settings.kafka.drain_timeout_s,
+        )
+        self.edge = EdgeStatus(
+            lambda: cast("EdgeConsumer", self.consumer), self.intake, self.kafka_producer
+        )
+        self.foundation = _Foundation(self)
+        self._settings = settings
+        self._status_source = status_source
+        for lane in Lane:
+            add_lane(self, lane, intake=self.intake, settings=settings)
+        add_events(self, intake=self.intake, settings=settings)
+
+    async def stop(self) -> None:
+        """Drain and leave the group, within a time that no dead broker can stretch."""
+        self.edge.draining = True
+        limit_s = self._settings.kafka.drain_timeout_s + _STOP_MARGIN_S
+        timer = threading.Timer(limit_s, os._exit, (EXIT_STUCK,))
+        timer.daemon = True
+        timer.start()
+        log.info("worker.draining", limit_s=limit_s)
+        await super().stop()
+
+    async def _on_agent_error(self, agent: Any, exc: BaseException) -> None:
+        """End the process: Faust would start the agent again as if nothing had happened."""
+        log.error("agent.failed", agent=agent.name, message=repr(exc))
+        await self.crash(exc)
+
+    def _new_transport(self) -> EdgeTransport:
+        transport = EdgeTransport(self.conf.broker_consumer, self)
+        transport.admission, transport.intake = self.core.admission, self.intake
+        return transport
+
+    def _new_web(self) -> Pages:
+        source = self._status_source(self.edge)
+        return Pages(self, routes(source, self._settings.web), self._settings.web)
+
+    def _create_directories(self) -> None:
+        """Create none: there are no tables, and the file system may be read-only."""

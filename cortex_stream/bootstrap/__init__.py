@@ -1,0 +1,1 @@
+"""The composition of a worker: the only place that knows concrete classes."""

@@ -1,0 +1,1 @@
+"""One request's life, readable from top to bottom."""

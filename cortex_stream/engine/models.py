@@ -1,0 +1,166 @@
+"""The models that this worker serves: found by reference, asked with texts."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from cortex_stream.clock import Clock
+from cortex_stream.deadline import Deadline
+from cortex_stream.engine.stage import Matrix
+from cortex_stream.errors import StuckRun, UnknownModel
+from cortex_stream.inference.model import LoadedModel
+from cortex_stream.inference.tokenizer import TokenRow
+from cortex_stream.routing.route import Task
+from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.scheduling.dispatcher import Dispatcher
+from schemas.outcomes import ModelIdentity
+from schemas.priority import Lane
+
+INLINE_CHARS: Final = 8192
+"""Shorter requests are tokenised on the event loop: 2 ms at most, where a hand-over to a thread
+would cost more than the 0.05 ms that a usual text takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnswers:
+    """What a model says about texts.
+
+    Attributes:
+        matrix: float32, shape (texts, width): unit vectors, or the logits of a classifier.
+        tokens: tokens that ran for each text, special tokens included.
+        truncated: whether each text was longer than the model reads.
+        queue_s: how long the request waited for a runner.
+    """
+
+    matrix: Matrix
+    tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    queue_s: float
+
+
+class ServedModel:
+    """One model version with its runners."""
+
+    def __init__(
+        self, loaded: LoadedModel, dispatcher: Dispatcher[TokenRow], tokenising: ThreadPoolExecutor
+    ) -> None:
+        self.loaded = loaded
+        self.dispatcher = dispatcher
+        self.identity = ModelIdentity(
+            name=loaded.name, version=loaded.version, digest=loaded.digest
+        )
+        self.reference = loaded.reference
+        self.task: Task = loaded.task
+        self._tokenising = tokenising
+
+    async def run(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: str | None,
+        lane: Lane,
+        deadline: Deadline | None,
+    ) -> TextAnswers:
+        """Return the model's numbers for `texts`, at least one.
+
+        Raises:
+            Expired, InferenceFailed, InvalidOutput, StuckRun: see `Dispatcher.submit`.
+        """
+        prefix = self.loaded.prefixes.get(input_type or "passage", "")
+        if sum(map(len, texts)) <= INLINE_CHARS:
+            rows = self.loaded.tokenizer.encode(texts, prefix=prefix)
+        else:
+            rows = await asyncio.get_running_loop().run_in_executor(
+                self._tokenising, lambda: self.loaded.tokenizer.encode(texts, prefix=prefix)
+            )
+        answers = await self.dispatcher.submit(rows, lane=lane, deadline=deadline)
+        return TextAnswers(
+            matrix=answers.matrix,
+            tokens=tuple(row.tokens for row in rows),
+            truncated=tuple(row.truncated for row in rows),
+            queue_s=answers.queue_s,
+        )
+
+
+class ServedModels:
+    """Every model version of this worker, running while the scope is open.
+
+    Owner: the event loop that entered it.
+    """
+
+    def __init__(
+        self,
+        loaded: Sequence[LoadedModel],
+        *,
+        default: str,
+        rule: Callable[[LoadedModel], BatchRule],
+        run_timeout_s: float,
+        clock: Clock,
+        on_stuck: Callable[[StuckRun], None],
+    ) -> None:
+        """Serve `loaded`; requests that name no model get `default`, a name.
+
+        Of several versions of a name, the name alone means the one that is loaded last.
+        """
+        self._default = default
+        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+        self._served = [
+            ServedModel(
+                model,
+                Dispatcher(
+                    model.runners,
+                    model=model.reference,
+                    rule=rule(model),
+                    run_timeout_s=run_timeout_s,
+                    clock=clock,
+                    on_stuck=on_stuck,
+                ),
+                self._tokenising,
+            )
+            for model in loaded
+        ]
+        self._by_reference: Mapping[str, ServedModel] = {
+            **{served.loaded.name: served for served in self._served},
+            **{served.reference: served for served in self._served},
+        }
+        self._scope = AsyncExitStack()
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Iterate over the served versions."""
+        return iter(self._served)
+
+    def find(self, reference: str | None) -> ServedModel:
+        """Return the version that `reference` names, or the default.
+
+        Raises:
+            UnknownModel: this worker serves no such version.
+        """
+        served = self._by_reference.get(reference or self._default)
+        if served is None:
+            here = ", ".join(served.reference for served in self._served)
+            raise UnknownModel(
+                f"data.model: {reference!r} is not served here; served: {here}"
+                " (CORTEX_MODELS__SERVE)",
+                field="data.model",
+            )
+        return served
+
+    async def __aenter__(self) -> Self:
+        """Start the runners."""
+        for served in self._served:
+            await self._scope.enter_async_context(served.dispatcher)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the runners and give the models' memory back."""
+        await self._scope.__aexit__(exc_type, exc, traceback)
+        self._tokenising.shutdown(wait=False)

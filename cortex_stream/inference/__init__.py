@@ -1,0 +1,1 @@
+"""Models at work: tokens in, numbers out."""

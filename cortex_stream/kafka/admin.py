@@ -1,0 +1,205 @@
+"""Topics of a cluster: look at them, change them as planned, verify them before a worker starts.
+
+Owner: the event loop that entered the `TopicAdmin`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    NoError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from cortex_stream.errors import TopicsMismatch
+from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
+from cortex_stream.kafka.plan import (
+    AddPartitions,
+    AlterConfig,
+    Change,
+    CreateTopic,
+    Plan,
+    PresentTopic,
+    decide_plan,
+    wanted_topics,
+)
+from cortex_stream.settings import Settings
+from topics.catalogue import CURRENT
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUT_MS: Final = 10_000
+_LOOK_AGAIN_S: Final = 0.05
+_SET_ON_THE_TOPIC: Final = 1  # ConfigSource.DYNAMIC_TOPIC_CONFIG of Kafka's protocol
+
+
+class TopicAdmin:
+    """An administration client; use it as an async context manager.
+
+    Raises:
+        BrokerUnavailable: on entering, no broker answers.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        self._client = AIOKafkaAdminClient(
+            **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
+        )
+        try:
+            with reaching_brokers(self._settings):
+                await self._client.start()
+        except BaseException:
+            await self._client.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def plan(self) -> Plan:
+        """Return what separates the cluster from the topics that this release uses.
+
+        Raises:
+            BrokerUnavailable: a broker stopped answering, or refused.
+        """
+        kafka = self._settings.kafka
+        wanted = wanted_topics(CURRENT, profile=kafka.profile, prefix=kafka.topic_prefix)
+        return decide_plan(wanted, await self.describe(topic.name for topic in wanted))
+
+    async def describe(self, names: Iterable[str]) -> dict[str, PresentTopic]:
+        """Return those of the topics `names` (on the cluster) that exist, by name.
+
+        Raises:
+            BrokerUnavailable: a broker stopped answering, or refused.
+        """
+        wanted = frozenset(names)
+        with reaching_brokers(self._settings):
+            # Asked for all and filtered here: asking by name would create the missing ones on a
+            # cluster with auto-creation.
+            metadata = await self._client.describe_topics(None)
+            found = {topic["topic"]: topic for topic in metadata if topic["topic"] in wanted}
+            configs = await self._configs(found) if found else {}
+        return {
+            name: PresentTopic(
+                name=name,
+                partitions=len(topic["partitions"]),
+                replication=min(len(part["replicas"]) for part in topic["partitions"]),
+                config={key: value for key, value, _ in configs[name]},
+                overrides={key: value for key, value, own in configs[name] if own},
+            )
+            for name, topic in found.items()
+            if name in configs
+        }
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Make the changes of a plan one by one and wait until the cluster shows them.
+
+        A topic that somebody else created meanwhile is fine.
+
+        Settings are read and written back as a whole, since the protocol of the client cannot set
+        a single one: a setting that somebody else makes on the same topic in between is lost.
+
+        Raises:
+            BrokerUnavailable: a broker stopped answering, or refused; earlier changes are made.
+        """
+        with reaching_brokers(self._settings):
+            await self._make(changes)
+            async with asyncio.timeout(_TIMEOUT_MS / 1000):
+                await self._until_shown(changes)
+
+    async def _until_shown(self, changes: Sequence[Change]) -> None:
+        """Wait: a broker learns of a topic some milliseconds after the controller."""
+        while True:
+            pending = (await self.plan()).changes
+            if not any(change in pending for change in changes):
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _make(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            match change:
+                case CreateTopic(topic=topic):
+                    new = NewTopic(
+                        topic.name,
+                        topic.partitions,
+                        topic.replication,
+                        topic_configs=dict(topic.config),
+                    )
+                    response = await self._client.create_topics([new])
+                    _check(change, response.topic_errors[0][1:])
+                case AlterConfig(name=name, changes=settings):
+                    present = (await self.describe([name]))[name]
+                    made = {key: new for key, (_, new) in settings.items()}
+                    resource = ConfigResource(
+                        ConfigResourceType.TOPIC, name, {**present.overrides, **made}
+                    )
+                    (response,) = await self._client.alter_configs([resource])
+                    _check(change, response.resources[0][:2])
+                case AddPartitions(name=name, wanted=wanted):
+                    await self._client.create_partitions({name: NewPartitions(wanted)})
+
+    async def _configs(self, names: Iterable[str]) -> dict[str, list[tuple[str, str, bool]]]:
+        """Return (name, value, set on the topic itself) of every setting, by existing topic."""
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        configs: dict[str, list[tuple[str, str, bool]]] = {}
+        for response in await self._client.describe_configs(resources):
+            for code, text, _, name, entries in response.resources:
+                error = for_code(code)
+                if error is UnknownTopicOrPartitionError:
+                    continue  # deleted, or not yet known to every broker
+                if error is not NoError:
+                    raise error(text)
+                configs[name] = [
+                    (key, value, source == _SET_ON_THE_TOPIC)
+                    for key, value, _, source, *_ in entries
+                    if value is not None
+                ]
+        return configs
+
+
+async def verify_topics(settings: Settings) -> None:
+    """Check, before a worker starts, that it can work with the cluster's topics.
+
+    What only people can decide (conflicts), how long records are kept, and the number of
+    partitions do not stop a worker; they are logged.
+
+    Raises:
+        TopicsMismatch: a topic is missing or has settings that break a promise.
+        BrokerUnavailable: no broker answers.
+    """
+    async with TopicAdmin(settings) as admin:
+        plan = await admin.plan()
+    for difference in (*plan.changes, *plan.conflicts):
+        if difference not in plan.blocking:
+            log.warning("topics.differ", topic=difference.name, difference=str(difference))
+    if plan.blocking:
+        lines = [f"  {change.name}: {change}" for change in plan.blocking]
+        raise TopicsMismatch(
+            f"checking the topics at {settings.kafka_brokers}: not what the catalogue says\n"
+            + "\n".join(lines),
+            repair="cortex-stream topics apply",
+        )
+
+
+def _check(change: Change, outcome: tuple[int, str | None]) -> None:
+    code, text = outcome
+    error = for_code(code)
+    if error is not NoError and error is not TopicAlreadyExistsError:
+        raise error(f"{change.name}: {change}: {text}")

@@ -1,0 +1,1 @@
+"""Load on a running system, and what it did with it: used by the demo and the benchmarks."""

@@ -1,0 +1,39 @@
+"""Records of Kafka as values: where one came from, and one to be produced."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.priority import Lane
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSource:
+    """The coordinates and attributes of one record, apart from its value.
+
+    Attributes:
+        topic: the topic's name on the cluster, prefix included.
+        lane: the lane its topic feeds; None for events.
+        timestamp_ms: the record's timestamp; negative when it has none.
+        received_s: when it was polled, on the monotonic clock.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    received_s: float
+    lane: Lane | None = None
+    key: bytes | None = None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRecord:
+    """One record to produce. `topic` is a catalogue name, without the prefix."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()

@@ -1,0 +1,1 @@
+"""Model versions on disk: what they are, where they come from, whether they can be trusted."""

@@ -1,0 +1,43 @@
+"""A request that has been read, validated and sanitised, and the work item it becomes."""
+
+from dataclasses import dataclass
+
+from cortex_stream.deadline import Deadline
+from cortex_stream.record import RecordSource
+from cortex_stream.routing.route import Route
+from schemas.priority import Lane
+from schemas.requests import RequestAttributes, RequestData
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One valid request. Its texts are NFC and free of control characters.
+
+    Attributes:
+        payload_digest: sha256 of the `data` as it came, 32 bytes; part of the outcome id.
+        replay_id: set when a replay or redrive re-injected the request.
+    """
+
+    attributes: RequestAttributes
+    data: RequestData
+    payload_digest: bytes
+    replay_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A request on its way.
+
+    Attributes:
+        lane: where it waits; its topic's lane or a lower one.
+        route: the stages that answer it.
+        cost_tokens: estimate of the tokens that will run, before tokenising.
+        deadline: when nobody waits any more, on this process's monotonic clock.
+    """
+
+    request: Request
+    source: RecordSource
+    lane: Lane
+    route: Route
+    cost_tokens: int
+    deadline: Deadline | None

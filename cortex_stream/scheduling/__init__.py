@@ -1,0 +1,1 @@
+"""Who is served next, in whose company, on which runner."""

@@ -1,0 +1,1 @@
+"""Fakes under contract and clients for acceptance tests."""

@@ -1,0 +1,1 @@
+"""The status pages: what a person and a probe may see."""

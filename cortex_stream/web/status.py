@@ -1,0 +1,121 @@
+"""What the pages show: one frozen snapshot of the process, and who gives it.
+
+Every text in here may come from a producer (error messages, ids, topic names): the pages escape.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from cortex_stream.telemetry.errors_log import RecordedError
+from schemas.outcomes import OutcomeKind
+from schemas.priority import Lane
+
+
+class ServiceState(StrEnum):
+    """What the process is doing as a whole."""
+
+    STARTING = "starting"  # models load, partitions are not assigned yet
+    READY = "ready"  # takes work
+    DRAINING = "draining"  # was told to stop: finishes what runs, takes nothing new
+    FAILING = "failing"  # cannot take work although it should
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """Who this process is. `brokers` are plain `host:port` pairs without credentials."""
+
+    name: str
+    version: str
+    instance: str
+    state: ServiceState
+    started_unix_ms: int
+    uptime_s: float
+    brokers: str
+    group: str
+    requests_topic: str = "cortex.requests.medium"  # for the "send your first request" hint
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """One lane. `recent_per_s` is the rate in equal steps, oldest first; empty draws no line."""
+
+    lane: Lane
+    waiting: int
+    running: int
+    capacity: int
+    rate_per_s: float
+    oldest_wait_s: float
+    recent_per_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One served model version. `padding_ratio` is the share of computed tokens that were padding.
+
+    `padding_ratio` lies in [0, 1]; `digest` is `sha256:` and 64 hex digits.
+    """
+
+    name: str
+    version: str
+    digest: str
+    task: str
+    provider: str
+    sessions: int
+    busy_sessions: int
+    rows_per_s: float
+    padding_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """One assigned partition, in offsets. None: not known yet.
+
+    `position` is the next record to take, `committed` the next one after a restart, `highwater`
+    the next one a producer will write; `lag` = highwater - committed.
+    """
+
+    topic: str
+    partition: int
+    position: int | None
+    committed: int | None
+    highwater: int | None
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSnapshot:
+    """Everything the status page shows. `errors` are newest first."""
+
+    service: ServiceStatus
+    lanes: tuple[LaneStatus, ...]
+    models: tuple[ModelStatus, ...]
+    partitions: tuple[PartitionStatus, ...]
+    errors: tuple[RecordedError, ...]
+    outcomes: Mapping[OutcomeKind, int]  # since the process started; a missing kind counts as 0
+    versions: Mapping[str, str]  # cortex-stream, python, faust, aiokafka, onnxruntime, kafka
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this process takes work; if not, `reasons` say what is missing, for a person."""
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+class StatusSource(Protocol):
+    """Gives the pages what they show. Called on the event loop: never blocks, never raises."""
+
+    def snapshot(self) -> StatusSnapshot:
+        """Return the present state."""
+        ...
+
+    def live(self) -> bool:
+        """Return False when only a restart can help."""
+        ...
+
+    def readiness(self) -> Readiness:
+        """Return whether models are warm, partitions assigned and the producer able."""
+        ...

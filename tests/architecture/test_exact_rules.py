@@ -1,0 +1,193 @@
+"""What the system promises in one sentence each, and the tests that hold it to that."""
+
+import ast
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+RULES: Final[Mapping[str, tuple[str, ...]]] = {
+    # ---- requests
+    "A topic's lane is the most urgent that its requests can have; `priority` only lowers it.": (
+        "unit/schemas_requests/test_priority.py::test_the_lane_is_the_ceiling_and_priority_may_only_lower_it",
+        "unit/engine/test_engine.py::test_the_lane_is_the_ceiling_and_priority_may_only_lower_it",
+    ),
+    "`deadlinems` counts from `time`, or from the record's timestamp if `time` cannot be right.": (
+        "unit/routing/test_estimate.py::test_the_budget_runs_from_time",
+        "unit/routing/test_estimate.py::test_the_budget_runs_from_the_records_timestamp_where_time_is_missing",
+        "unit/routing/test_estimate.py::test_a_time_more_than_60_s_ahead_is_not_believed",
+    ),
+    "A request needs `id`, `type` and `data`; everything else has a default.": (
+        "unit/schemas_requests/test_requests.py::test_only_id_type_and_data_are_demanded",
+        "unit/engine/test_parse.py::test_missing_attributes_have_their_defaults_and_unknown_extensions_are_ignored",
+        "unit/engine/test_engine.py::test_tenant_is_the_source_where_none_is_named",
+    ),
+    "Each limit can be used up exactly, and one more is refused.": (
+        "unit/engine/test_parse.py::test_a_limit_is_accepted_and_one_more_is_refused",
+        "unit/engine/test_parse.py::test_what_is_just_within_the_limits_is_accepted",
+    ),
+    "Typed integers fit into a double.": (
+        "unit/engine/test_parse.py::test_a_limit_is_accepted_and_one_more_is_refused",
+        "unit/schemas/test_json_schemas.py::test_integers_of_messages_stay_within_what_a_double_holds_exactly",
+    ),
+    "`id`, `type` and `data` stand once.": (
+        "unit/engine/test_parse.py::test_a_key_that_stands_twice_is_refused",
+        "unit/engine/test_parse.py::test_only_the_three_keys_of_the_outermost_object_must_be_unique",
+    ),
+    "Empty lists and empty texts are refused.": (
+        "unit/engine/test_parse.py::test_a_wrong_field_is_named_by_its_path",
+    ),
+    "A model or version that is not served is refused.": (
+        "unit/engine/test_engine.py::test_an_unknown_model_is_refused_with_those_that_are_served",
+    ),
+    "Texts become NFC; of the control characters only tab and line ends stay; NUL is refused.": (
+        "unit/engine/test_sanitise.py::test_a_sanitised_text_is_nfc_and_sanitising_it_again_changes_nothing",
+        "unit/engine/test_sanitise.py::test_tab_newline_and_carriage_return_stay_and_other_control_characters_become_a_space",
+        "unit/engine/test_sanitise.py::test_nul_is_refused_with_its_place",
+        "unit/engine/test_sanitise.py::test_texts_and_labels_are_sanitised",
+    ),
+    # ---- models
+    "`minilm` is int8 and the default; `minilm-fp32` is float.": (
+        "unit/registry/test_pull.py::test_minilm_is_int8_and_the_default_and_minilm_fp32_is_float",
+        "integration/models/test_accuracy.py::test_minilm_multiplies_integers_and_minilm_fp32_does_not",
+    ),
+    "A version is named by `name@version`; a name alone means the latest.": (
+        "unit/engine/test_engine.py::test_a_model_is_found_by_name_and_by_name_and_version",
+        "unit/registry/test_store.py::test_a_name_alone_means_the_latest_version_and_ten_is_later_than_nine",
+        "unit/bootstrap/test_worker.py::test_a_name_alone_means_the_latest_of_the_served_versions_in_whatever_order",
+    ),
+    "MiniLM reads 256 tokens, the other models 512; a longer text is cut and says so.": (
+        "unit/registry/test_pull.py::test_minilm_reads_256_tokens_and_the_others_512_and_e5_is_told_the_role_of_a_text",
+        "unit/engine/test_engine.py::test_a_text_longer_than_the_model_reads_is_truncated_and_says_so",
+    ),
+    "`input_type` chooses the prefix with which a model was trained; without it, the passage's.": (
+        "unit/registry/test_pull.py::test_minilm_reads_256_tokens_and_the_others_512_and_e5_is_told_the_role_of_a_text",
+        "unit/engine/test_engine.py::test_a_model_trained_with_prefixes_reads_them_by_input_type",
+    ),
+    "`tokens` is what ran, special tokens included.": (
+        "unit/inference/test_tokenizer.py::test_each_text_becomes_a_row_between_its_special_tokens",
+        "unit/engine/test_engine.py::test_an_embed_request_is_answered_in_input_order_as_base64_by_default",
+        "integration/models/test_accuracy.py::test_a_text_has_the_tokens_of_the_original",
+    ),
+    "The digest covers every file of a version.": (
+        "unit/registry/test_trust.py::test_a_digest_depends_on_every_file_and_on_how_the_model_is_run",
+        "unit/registry/test_trust.py::test_one_changed_byte_in_any_file_is_found",
+        "unit/registry/test_trust.py::test_a_file_that_the_manifest_does_not_list_is_refused",
+    ),
+    # ---- answers
+    "An outcome is structured JSON, whatever the request was.": (
+        "unit/engine/test_engine.py::test_a_binary_request_is_answered_by_a_structured_outcome",
+        "unit/delivery/test_outcome.py::test_what_is_encoded_is_what_the_schema_promises",
+    ),
+    "`data.request_id` is always there, null when it could not be read.": (
+        "unit/delivery/test_outcome.py::test_an_unreadable_request_id_is_null_and_the_subject_absent",
+        "unit/engine/test_engine.py::test_a_record_whose_id_cannot_be_read_is_known_by_its_place",
+    ),
+    "What carries a replay id has an outcome id of its own.": (
+        "unit/engine/test_engine.py::test_a_replay_is_answered_apart_with_an_outcome_id_of_its_own",
+    ),
+    "An outcome that is too large becomes a dead letter and holds nobody up.": (
+        "unit/engine/test_engine.py::test_an_outcome_that_is_too_large_becomes_a_dead_letter",
+        "integration/agents/test_acknowledgement.py::test_an_outcome_that_does_not_fit_is_replaced_and_blocks_nobody",
+    ),
+    "A dead letter keeps key, value and headers, and has thirteen headers of ours.": (
+        "unit/delivery/test_dead_letter.py::test_headers_tell_what_went_wrong_and_where_the_record_was",
+        "unit/delivery/test_dead_letter.py::test_key_value_and_headers_are_what_they_were",
+    ),
+    "A message has 8 KiB at most.": (
+        "unit/delivery/test_dead_letter.py::test_the_message_is_bounded",
+        "unit/engine/test_engine.py::test_a_message_has_8_kib_at_most_unless_set_otherwise",
+    ),
+    "Lake gets the vectors of a request that has a subject, under that key.": (
+        "unit/engine/test_engine.py::test_lake_gets_an_embedding_only_when_the_request_has_a_subject_which_is_its_key",
+        "unit/engine/test_engine.py::test_a_classification_with_a_subject_gives_lake_nothing",
+        "unit/delivery/test_outcome.py::test_a_lake_vector_is_what_its_schema_promises",
+    ),
+    # ---- events
+    "Events take effect in order, subject by subject.": (
+        "integration/agents/test_order_and_isolation.py::test_the_events_of_a_subject_take_effect_in_their_order",
+    ),
+    "Changed and deleted documents and published models make caches forget.": (
+        "unit/engine/test_events.py::test_an_event_makes_every_cache_forget_what_it_is_about",
+        "acceptance/test_requests.py::test_a_changed_document_makes_every_cache_forget_it",
+    ),
+    "Every event below `stream.` is accepted, others are refused.": (
+        "unit/engine/test_events.py::test_events_of_stream_are_accepted_whatever_their_data",
+        "unit/engine/test_events.py::test_an_unknown_event_is_refused_with_those_that_are_handled",
+    ),
+    # ---- topics and the group
+    "Lanes have 4 partitions in dev and 12 in prod.": (
+        "unit/topics/test_catalogue.py::test_topics_lanes_have_4_partitions_in_dev_and_12_in_prod",
+    ),
+    "Requests and results are kept 7 days, dead letters 30.": (
+        "unit/topics/test_catalogue.py::test_requests_and_results_are_kept_7_days_and_dead_letters_30",
+    ),
+    "A record has 1 copy in dev; in prod 3, of which 2 must confirm.": (
+        "unit/topics/test_catalogue.py::test_a_record_is_on_1_broker_in_dev_and_on_3_of_which_2_must_confirm_in_prod",
+        "unit/kafka/test_producer.py::test_a_record_counts_as_sent_once_every_in_sync_replica_has_it",
+    ),
+    "Requests, results and dead letters may weigh 8 MiB.": (
+        "unit/topics/test_catalogue.py::test_requests_results_and_dead_letters_may_weigh_8_mib",
+        "integration/kafka/test_producer.py::test_the_largest_record_passes_even_if_it_does_not_compress",
+        "integration/devstack/test_kafka.py::test_a_record_of_eight_mebibytes_passes",
+    ),
+    "The dev stack creates no topic by itself.": (
+        "integration/devstack/test_kafka.py::test_a_topic_that_nobody_created_does_not_appear",
+    ),
+    "Without its topics a worker exits with 2 and names `topics apply`.": (
+        "integration/agents/test_process.py::test_missing_topics_end_it_with_code_2_and_name_the_repair",
+        "acceptance/test_faults.py::test_a_worker_started_before_its_topics_exist_exits_2_and_says_what_to_do",
+    ),
+    "The group carries the prefix; membership is dynamic unless an instance is named.": (
+        "unit/agents/test_faust_settings.py::test_membership_is_dynamic_unless_an_instance_is_named_and_the_group_has_the_prefix",
+    ),
+    # ---- the process
+    "Ready means models, partitions and a producer; a draining worker is not.": (
+        "unit/bootstrap/test_status.py::test_a_worker_is_ready_with_models_partitions_and_a_producer",
+        "unit/bootstrap/test_status.py::test_whatever_is_missing_makes_it_unready_and_is_named",
+        "integration/agents/test_process.py::test_readiness_follows_the_partitions_and_the_end",
+    ),
+    "A producer that lost its sequence is rebuilt once; then the process ends, unacknowledged.": (
+        "integration/kafka/test_producer.py::test_a_client_that_lost_its_sequence_is_replaced_and_the_records_are_sent_again",
+        "integration/kafka/test_producer.py::test_a_second_loss_in_a_row_is_fatal",
+        "integration/agents/test_fatal_producer.py::test_a_producer_that_stays_fatal_ends_the_process_and_acknowledges_nothing",
+    ),
+    "A stuck run is a dead letter; its process turns unready, drains, and ends as failed.": (
+        "unit/scheduling/test_dispatcher.py::test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on",
+        "integration/agents/test_stuck_run.py::test_a_stuck_run_is_a_dead_letter_and_its_process_drains_and_ends_by_itself",
+    ),
+    "Pages are open to this machine, elsewhere they need a token, and nowhere do they change things.": (
+        "unit/web/test_guard.py::test_this_machine_reads_every_page_without_a_token",
+        "unit/web/test_guard.py::test_elsewhere_a_page_needs_the_token",
+        "unit/web/test_guard.py::test_listening_elsewhere_without_a_token_is_refused",
+        "unit/web/test_guard.py::test_nothing_but_reading_is_allowed",
+    ),
+    "Kafka is reached by TLS with a password from environment or file.": (
+        "unit/kafka/test_security.py::test_a_password_file_wins_and_its_line_end_is_not_part_of_it",
+        "integration/kafka/test_secure.py::test_every_client_works_over_tls_with_a_password",
+        "integration/agents/test_security.py::test_requests_are_answered_over_tls_with_a_password",
+    ),
+}
+"""From the rule to its tests, as `<path below tests>::<function>`."""
+
+
+@cache
+def functions_of(path: Path) -> frozenset[str]:
+    if not path.is_file():
+        return frozenset()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(each.name for each in tree.body if isinstance(each, functions))
+
+
+def test_every_rule_is_held_by_tests_that_exist(repository: Path) -> None:
+    named = [test.partition("::") for tests in RULES.values() for test in tests]
+
+    missing = [
+        f"{path}::{name}"
+        for path, _, name in named
+        if not name.startswith("test_") or name not in functions_of(repository / "tests" / path)
+    ]
+
+    assert all(RULES.values())
+    assert missing == []

@@ -1,0 +1,76 @@
+"""Fixtures for every ring: real services, and names that no other test uses."""
+
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from os import getpid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cortex_stream.devstack import programs
+from cortex_stream.devstack.stack import Stack
+from cortex_stream.environment import subprocess_environment
+from cortex_stream.errors import StackFailed
+
+pytest_plugins = ["tests.model_fixtures"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and the processes that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_FOLDER_PREFIX = "cortex-test-stack-"
+
+
+@pytest.fixture(scope="session")
+def stack_programs() -> None:
+    """Skip at the desk, and fail in CI, where the services cannot run for want of a package."""
+    try:
+        programs.java()
+        programs.postgres("postgres")
+        programs.redis_server()
+    except StackFailed as error:
+        reason = f"{error}: {error.repair}"
+        if subprocess_environment().get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def stack(stack_programs: None) -> Iterator[Stack]:  # noqa: ARG001
+    """Running Kafka, Redis and PostgreSQL, shared by all tests of this session.
+
+    `CORTEX_TEST_STACK=<folder>` names a stack of yours to use, and to leave as it is.
+    """
+    yours = subprocess_environment().get("CORTEX_TEST_STACK")
+    if yours:
+        stack = Stack(Path(yours))
+        stack.up()
+        yield stack
+        return
+    _wipe_what_killed_sessions_left()
+    home = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{getpid()}-"))
+    stack = Stack(home / "stack")
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.wipe()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Return a prefix for topics and groups that no other test has."""
+    return f"test-{secrets.token_hex(5)}"
+
+
+def _wipe_what_killed_sessions_left() -> None:
+    for home in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        owner = int(home.name.removeprefix(_FOLDER_PREFIX).partition("-")[0])
+        if not psutil.pid_exists(owner):
+            Stack(home / "stack").wipe()
+            shutil.rmtree(home, ignore_errors=True)

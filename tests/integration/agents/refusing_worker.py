@@ -1,0 +1,28 @@
+"""The stub worker, but it may not produce what has the key `refused`."""
+
+from unittest.mock import patch
+
+from agents import faust_app
+from agents.faust_worker import EdgeWorker
+from cortex_stream.errors import BrokerUnavailable
+from cortex_stream.kafka.producer import KafkaProducer
+from cortex_stream.record import OutgoingRecord
+from tests.integration.agents.stub_worker import build_app
+
+
+class RefusingProducer(KafkaProducer):
+    async def send(self, *records: OutgoingRecord) -> None:
+        if any(record.key and record.key.startswith(b"refused") for record in records):
+            raise BrokerUnavailable("producing: not allowed")
+        await super().send(*records)
+
+
+def main() -> None:
+    with patch.object(faust_app, "KafkaProducer", RefusingProducer):
+        app = build_app()
+    app.finalize()
+    EdgeWorker(app, quiet=True).execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()

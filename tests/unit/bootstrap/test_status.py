@@ -1,0 +1,112 @@
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from cortex_stream.bootstrap.status import WorkerStatus
+from cortex_stream.bootstrap.worker import Worker
+from cortex_stream.clock import ManualClock
+from cortex_stream.errors import StuckRun
+from cortex_stream.scheduling.fair_queue import Row
+from cortex_stream.web.status import PartitionStatus, ServiceState
+from schemas.outcomes import OutcomeKind
+from schemas.priority import Lane
+from tests.unit.engine.desk import request, source
+
+PARTITION = PartitionStatus("cortex.requests.low", 0, 5, 3, 9, 6)
+
+
+@dataclass
+class StillEdge:
+    """An edge at rest, as its fields say."""
+
+    draining: bool = False
+    producer_able: bool = True
+    assigned: tuple[PartitionStatus, ...] = (PARTITION,)
+
+    def partitions(self) -> tuple[PartitionStatus, ...]:
+        return self.assigned
+
+
+async def test_a_worker_is_ready_with_models_partitions_and_a_producer(
+    build: Callable[[], Worker],
+) -> None:
+    worker, edge = build(), StillEdge()
+    status = WorkerStatus(worker, edge)
+    assert status.readiness().reasons == ("models are not loaded yet",)
+    assert status.snapshot().service.state is ServiceState.STARTING
+
+    await worker.start()
+
+    assert status.live()
+    assert status.readiness().ready
+    assert status.snapshot().service.state is ServiceState.READY
+    await worker.stop()
+
+
+@pytest.mark.parametrize(
+    ("edge", "failed", "reason", "state"),
+    [
+        (StillEdge(draining=True), False, "draining", ServiceState.DRAINING),
+        (StillEdge(producer_able=False), False, "the producer cannot", ServiceState.STARTING),
+        (StillEdge(assigned=()), False, "no partitions", ServiceState.STARTING),
+        (StillEdge(), True, "failing: not back", ServiceState.FAILING),
+    ],
+)
+async def test_whatever_is_missing_makes_it_unready_and_is_named(
+    build: Callable[[], Worker],
+    edge: StillEdge,
+    failed: bool,  # noqa: FBT001 (a parameter of the table)
+    reason: str,
+    state: ServiceState,
+) -> None:
+    worker = build()
+    await worker.start()
+    status = WorkerStatus(worker, edge)
+    if failed:
+        worker._fail(StuckRun("not back"))
+
+    readiness = status.readiness()
+
+    assert not readiness.ready
+    assert any(reason in each for each in readiness.reasons)
+    assert status.snapshot().service.state is state
+    assert status.live() is not failed
+    await worker.stop()
+
+
+async def test_the_snapshot_shows_lanes_models_and_outcomes(
+    build: Callable[[], Worker], clock: ManualClock
+) -> None:
+    # given
+    worker = build()
+    await worker.start()
+    before = WorkerStatus(worker, StillEdge()).snapshot().outcomes[OutcomeKind.RESULT]
+    outcome = await worker.engine.process(request(["hello", "world"]), source())
+    worker.settled(outcome, source())
+    worker.admission.take("cortex.requests.low", records=3, size_bytes=10)
+    assert worker.models is not None
+    [served] = worker.models
+    served.dispatcher.queue.push(Row(Lane.LOW, 5, clock.monotonic_s(), None, None))  # type: ignore[arg-type] # only its age is read
+    clock.advance_s(2)
+
+    # when
+    snapshot = WorkerStatus(worker, StillEdge()).snapshot()
+
+    # then
+    lanes = {lane.lane: lane for lane in snapshot.lanes}
+    assert list(lanes) == list(Lane)
+    low = lanes[Lane.LOW]
+    assert (low.waiting, low.running, low.capacity, low.oldest_wait_s) == (3, 0, 10_000, 2.0)
+    assert lanes[Lane.CRITICAL].oldest_wait_s == 0.0
+    [model] = snapshot.models
+    assert (model.name, model.sessions, model.busy_sessions) == ("tiny", 1, 0)
+    assert model.rows_per_s == 1.0  # two rows in two seconds
+    assert model.padding_ratio == 0.0
+    assert snapshot.outcomes[OutcomeKind.RESULT] == before + 1
+    assert snapshot.partitions == (PARTITION,)
+    assert snapshot.versions["python"].startswith("3.")
+    assert snapshot.service.uptime_s == 2.0
+    await asyncio.sleep(0)
+    await worker.stop()

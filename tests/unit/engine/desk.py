@@ -1,0 +1,106 @@
+"""An engine with stub models, and requests for it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from cortex_stream.clock import Clock, ManualClock
+from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.engine.classification import ClassificationStage
+from cortex_stream.engine.embedding import EmbeddingStage
+from cortex_stream.engine.endings import Endings
+from cortex_stream.engine.engine import Engine
+from cortex_stream.engine.models import ServedModels
+from cortex_stream.inference.model import LoadedModel
+from cortex_stream.record import Headers, OutgoingRecord, RecordSource
+from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.settings import LimitsSettings
+from cortex_stream.testing.stub_runner import stub_model
+from schemas.outcomes import Outcome as OutcomeMessage
+from schemas.priority import Lane
+from schemas.requests import EMBED
+from topics.names import DEAD_LETTERS, REPLAYS, RESULTS
+
+LIMITS = LimitsSettings()
+
+
+@asynccontextmanager
+async def open_engine(
+    *loaded: LoadedModel, clock: Clock | None = None, limits: LimitsSettings = LIMITS
+) -> AsyncIterator[Engine]:
+    """Yield an engine that serves `loaded`, one stub model by default."""
+    clock = clock or ManualClock()
+    served = loaded or (stub_model(),)
+    async with ServedModels(
+        served,
+        default=served[0].name,
+        rule=lambda _: BatchRule(max_rows=8, max_tokens=256),
+        run_timeout_s=30,
+        clock=clock,
+        on_stuck=lambda _: None,
+    ) as models:
+        stages = (EmbeddingStage(models, clock), ClassificationStage(models, clock))
+        yield Engine(
+            models=models,
+            stages={stage.name: stage for stage in stages},
+            endings=Endings(limits=limits, clock=clock, worker="worker-0"),
+            limits=limits,
+            max_attempts=3,
+            clock=clock,
+            instance="worker-0",
+        )
+
+
+def source(
+    *,
+    lane: Lane | None = Lane.MEDIUM,
+    offset: int = 7,
+    timestamp_ms: int = 1_700_000_000_000,
+    received_s: float = 1000.0,
+    headers: Headers = (),
+) -> RecordSource:
+    return RecordSource(
+        topic="cortex.requests.medium",
+        partition=1,
+        offset=offset,
+        timestamp_ms=timestamp_ms,
+        received_s=received_s,
+        lane=lane,
+        key=b"key",
+        headers=headers,
+    )
+
+
+def request(
+    texts: Sequence[str] = ("hello",),
+    *,
+    type: str = EMBED,  # noqa: A002 (as CloudEvents calls it)
+    data: dict[str, object] | None = None,
+    **attributes: object,
+) -> bytes:
+    event: dict[str, Any] = {"id": "1", "type": type, **attributes}
+    event["data"] = {"texts": list(texts), **(data or {})}
+    return orjson.dumps(event)
+
+
+def record_of(outcome: Outcome) -> OutgoingRecord:
+    """Return the one record that is the outcome itself."""
+    [record] = [each for each in outcome.records if each.topic in {RESULTS, REPLAYS}]
+    return record
+
+
+def message_of(outcome: Outcome) -> OutcomeMessage:
+    """Return the outcome as consumers read it; strict, so every test holds the schema too."""
+    return OutcomeMessage.model_validate_json(record_of(outcome).value or b"", strict=True)
+
+
+def code_of(outcome: Outcome) -> str | None:
+    error = message_of(outcome).data.error
+    return None if error is None else error.code
+
+
+def letter_of(outcome: Outcome) -> OutgoingRecord:
+    [letter] = [each for each in outcome.records if each.topic == DEAD_LETTERS]
+    return letter

@@ -1,0 +1,66 @@
+import asyncio
+import gc
+from collections.abc import Iterator
+from time import thread_time
+
+import pytest
+
+from cortex_stream.clock import SystemClock
+from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.task_scope import TaskScope
+from cortex_stream.testing.stub_runner import StubRunner, stub_model
+from schemas.outcomes import OutcomeKind
+from tests.unit.engine.desk import open_engine, request, source
+from tests.unit.engine.turns import measured_turns
+
+LIMIT_S = 0.05
+LONG_TEXT = "What is long takes its time, and nobody else's. " * 86  # 4 KB
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """What a worker does at its start, so that full collections walk over requests only."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+async def test_the_meter_sees_a_turn_that_is_too_long() -> None:
+    with measured_turns() as turns_s:
+        await asyncio.sleep(0)
+        end_s = thread_time() + 0.06
+        while thread_time() < end_s:
+            pass
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    assert max(turns_s) > LIMIT_S
+
+
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+async def test_no_turn_is_long_with_a_mebibyte_of_texts_behind_two_thousand_small_requests(
+    encoding: str,
+) -> None:
+    # given
+    small = [request([f"request number {n}"], id=str(n)) for n in range(2000)]
+    long_texts = [f"{n} {LONG_TEXT}"[:4060] for n in range(256)]
+    large = request(long_texts, id="large", data={"encoding_format": encoding})
+    assert (1 << 20) - 20_000 < len(large) <= 1 << 20
+    runners = tuple(StubRunner(width=384) for _ in range(2))
+    model = stub_model(dims=384, runners=runners)
+
+    # when: as the intake does, 16 records a turn
+    async with open_engine(model, clock=SystemClock()) as engine, TaskScope() as scope:
+        with measured_turns() as turns_s:
+            tasks: list[asyncio.Task[Outcome]] = []
+            for number, value in enumerate([*small, large]):
+                tasks.append(scope.start(engine.process(value, source()), name=str(number)))
+                if number % 16 == 15:
+                    await asyncio.sleep(0)
+            outcomes = await asyncio.gather(*tasks)
+
+    # then
+    assert {outcome.kind for outcome in outcomes} == {OutcomeKind.RESULT}
+    assert max(turns_s) < LIMIT_S, sorted(turns_s)[-5:]

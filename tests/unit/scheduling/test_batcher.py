@@ -1,0 +1,119 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_stream.scheduling.batcher import (
+    LEAST_FILL,
+    MAX_LATE_ROWS,
+    BatchRule,
+    form_batch,
+    padded_tokens,
+)
+from cortex_stream.scheduling.fair_queue import Row
+from schemas.priority import Lane
+from tests.unit.scheduling.rows import NOW_S, RULE, queue_of, row
+
+rows_of_any_kind = st.lists(
+    st.builds(row, st.sampled_from(list(Lane)), st.integers(min_value=1, max_value=512)),
+    max_size=80,
+)
+rules = st.builds(
+    BatchRule,
+    max_rows=st.integers(min_value=1, max_value=64),
+    max_tokens=st.integers(min_value=1, max_value=4096),
+)
+
+
+@given(rows_of_any_kind, rules)
+def test_a_batch_keeps_its_rule_and_its_company_fills_it(
+    rows: list[Row[str]], rule: BatchRule
+) -> None:
+    queue = queue_of(*rows)
+
+    while batch := form_batch(queue, rule, now_s=NOW_S).rows:
+        head, *company = batch
+
+        assert len(batch) <= rule.max_rows
+        assert padded_tokens(batch) <= rule.max_tokens or not company  # a long head runs alone
+        assert all(each.length_tokens <= head.length_tokens for each in company)
+        assert all(each.length_tokens >= LEAST_FILL * head.length_tokens for each in company)
+
+
+@given(rows_of_any_kind)
+def test_a_batch_leaves_nobody_behind_who_would_have_fitted(rows: list[Row[str]]) -> None:
+    queue = queue_of(*rows)
+
+    while batch := form_batch(queue, RULE, now_s=NOW_S).rows:
+        head = batch[0]
+        full = len(batch) == RULE.max_rows
+        full |= (len(batch) + 1) * head.length_tokens > RULE.max_tokens
+        fitting = queue.pop_company(head, min_length_tokens=round(head.length_tokens * 0.8 + 0.5))
+
+        if not full:
+            assert fitting is None
+        elif fitting is not None:
+            queue.push(fitting)
+
+
+def test_company_is_the_longest_that_fits() -> None:
+    queue = queue_of(row(length_tokens=10, payload="head"))
+    for length_tokens in (7, 8, 11, 9, 10):
+        queue.push(row(length_tokens=length_tokens))
+
+    batch = form_batch(queue, RULE, now_s=NOW_S).rows
+
+    assert [each.length_tokens for each in batch] == [10, 10, 9, 8]
+
+
+@pytest.mark.parametrize(("length_tokens", "fits"), [(7, False), (8, True)])
+def test_company_fills_four_fifths_of_the_head_and_not_a_token_less(
+    length_tokens: int,
+    fits: bool,  # noqa: FBT001 (a parameter of the table)
+) -> None:
+    queue = queue_of(row(length_tokens=9), row(length_tokens=length_tokens))
+
+    assert len(form_batch(queue, RULE, now_s=NOW_S).rows) == (2 if fits else 1)
+
+
+def test_a_head_longer_than_the_token_budget_runs_alone() -> None:
+    queue = queue_of(row(length_tokens=300), row(length_tokens=300))
+
+    assert len(form_batch(queue, RULE, now_s=NOW_S).rows) == 1
+
+
+def test_padded_tokens_are_rows_times_the_longest() -> None:
+    assert padded_tokens([row(length_tokens=5), row(length_tokens=9)]) == 18
+
+
+def test_late_rows_are_set_apart_and_take_no_place_in_the_batch() -> None:
+    late = [row(deadline_s=NOW_S), row(deadline_s=NOW_S - 5)]
+    live = [row(deadline_s=NOW_S + 0.001), *[row() for _ in range(7)]]
+    queue = queue_of(late[0], live[0], late[1], *live[1:])
+
+    batch = form_batch(queue, RULE, now_s=NOW_S)
+
+    assert batch.late == late
+    assert batch.rows == live
+
+
+def test_late_rows_cost_their_lane_nothing() -> None:
+    # given: far more late critical tokens than one visit's credit, then a critical row in time
+    queue = queue_of(*[row(Lane.CRITICAL, 500, deadline_s=0.0) for _ in range(50)])
+    for lane in (Lane.CRITICAL, Lane.HIGH, Lane.MEDIUM, Lane.LOW):
+        queue.push(row(lane, 200, lane.value))
+
+    # when
+    while not (batch := form_batch(queue, RULE, now_s=NOW_S)).rows:
+        pass
+
+    # then
+    assert batch.rows[0].payload == "critical"
+
+
+def test_one_call_sorts_out_a_bounded_number_of_late_rows() -> None:
+    queue = queue_of(*[row(deadline_s=0.0) for _ in range(MAX_LATE_ROWS + 1)], row())
+
+    first, second = (form_batch(queue, RULE, now_s=NOW_S) for _ in range(2))
+
+    assert (len(first.late), len(first.rows)) == (MAX_LATE_ROWS, 0)
+    assert (len(second.late), len(second.rows)) == (1, 1)

@@ -1,0 +1,38 @@
+"""The names of the topics, without the prefix of an environment."""
+
+from typing import Final
+
+from schemas.priority import Lane, Priority
+
+EVENTS: Final = "cortex.events"
+RESULTS: Final = "cortex.results"
+REPLAYS: Final = "cortex.replays"
+INVALIDATIONS: Final = "cortex.invalidations"
+DEAD_LETTERS: Final = "cortex.dead-letters"
+AUDIT: Final = "cortex.audit"
+ATTEMPTS: Final = "cortex.attempts"
+LAKE_VECTORS: Final = "lake.vectors"
+STREAM_INSIGHTS: Final = "stream.insights"
+FORGE_FEEDBACK: Final = "forge.feedback"
+
+
+def request_topic(lane: Lane) -> str:
+    """Return the topic that feeds `lane`."""
+    return f"cortex.requests.{lane.value}"
+
+
+RETRIES: Final = 3
+"""How many retries a request gets, each with a topic, hence a delay, of its own."""
+
+HANDOVER_STAGES: Final = ("embedding", "retrieval", "inference")
+"""The stages that another worker may host; validation never leaves the one that consumed."""
+
+
+def retry_topic(retry: int) -> str:
+    """Return the topic in which requests wait for their `retry`-th retry, from 1 to `RETRIES`."""
+    return f"cortex.retries.{retry}"
+
+
+def stage_topic(stage: str, priority: Priority) -> str:
+    """Return the topic over which work items of `priority` are handed to the hosts of `stage`."""
+    return f"cortex.stages.{stage}.{priority.value}"
