@@ -5,7 +5,7 @@ from typing import Final
 from agents.faust_app import EdgeApp
 from cortex_stream.bootstrap.status import WorkerStatus
 from cortex_stream.bootstrap.worker import build_worker
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 from cortex_stream.telemetry.logging import configure_logging
 
 _settings: Final = load_settings()

@@ -32,7 +32,7 @@ from agents.web import Pages
 from cortex_stream.errors import BrokerUnavailable, CortexError, OperatorError, StuckRun
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.scheduling.admission import Admission
-from cortex_stream.settings import Settings as CortexSettings
+from cortex_stream.settings.tree import Settings as CortexSettings
 from cortex_stream.web.pages import routes
 from cortex_stream.web.status import StatusSource
 from schemas.priority import Lane

@@ -6,7 +6,8 @@ import faust
 from yarl import URL
 
 from cortex_stream.kafka.security import security_arguments
-from cortex_stream.settings import KafkaSecurity, Settings
+from cortex_stream.settings.kafka import KafkaSecurity
+from cortex_stream.settings.tree import Settings
 
 
 class FaustSettings(faust.Settings):

@@ -6,7 +6,7 @@ import faust
 from faust.types import StreamT
 
 from agents.intake import Batch, Intake
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from schemas.priority import Lane
 from topics.names import request_topic
 

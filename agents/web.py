@@ -9,7 +9,7 @@ from aiohttp.web import RouteDef, TCPSite
 from faust.web.drivers.aiohttp import Web
 
 from cortex_stream.errors import OperatorError
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 
 _PORTS_TO_TRY: Final = 100
 

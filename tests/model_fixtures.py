@@ -8,7 +8,7 @@ from cortex_stream.environment import cache_folder, subprocess_environment
 from cortex_stream.errors import ArtifactFailed
 from cortex_stream.registry.pull import pull
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 
 @pytest.fixture(scope="session")

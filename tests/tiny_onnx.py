@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cortex_stream.registry.install import install
 from cortex_stream.registry.manifest import MANIFEST_FILE, read_manifest
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 from cortex_stream.testing.stub_runner import stub_tokenizer
 
 DIMS: Final = 4

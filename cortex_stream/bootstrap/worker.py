@@ -24,7 +24,7 @@ from cortex_stream.record import RecordSource
 from cortex_stream.registry.store import ModelStore, version_order
 from cortex_stream.scheduling.admission import Admission, Bound
 from cortex_stream.scheduling.batcher import BatchRule
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry import metrics
 from cortex_stream.telemetry.errors_log import ErrorsLog
 from cortex_stream.telemetry.logging import request_context

@@ -25,7 +25,7 @@ from cortex_stream.environment import cache_folder
 from cortex_stream.errors import CortexError, OperatorError
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.registry.store import ModelStore
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 _OURS: Final = ("agents", "cortex_stream", "schemas", "topics")
 _ROOT: Final = Path(__file__).resolve().parents[2]

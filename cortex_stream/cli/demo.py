@@ -25,7 +25,7 @@ from cortex_stream.loadtest.load import (
     request_value,
 )
 from cortex_stream.loadtest.session import LoadSession
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from schemas.requests import EMBED

@@ -12,7 +12,7 @@ from rich.text import Text
 from cortex_stream.cli.checks import Check, checks_of, local_checks
 from cortex_stream.cli.output import console, print_json
 from cortex_stream.errors import OperatorError
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 
 _NAME_COLUMNS: Final = 17
 

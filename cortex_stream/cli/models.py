@@ -19,7 +19,7 @@ from cortex_stream.errors import ModelLoadFailed, UnsafeModel
 from cortex_stream.registry.known import KNOWN
 from cortex_stream.registry.pull import pull as pull_model
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Pull, check, list and export models.")
 

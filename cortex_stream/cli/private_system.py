@@ -25,7 +25,7 @@ from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.loadtest.worker_process import WorkerProcess
 from cortex_stream.registry.pull import pull
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import Settings, enter_environment
+from cortex_stream.settings.tree import Settings, enter_environment
 
 STACKS: Final = Path(".cortex", "stack")  # where `cortex-stream stack` looks by default
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from cortex_stream import errors
 from cortex_stream.cli.topics import kept
-from cortex_stream.settings import Section, Settings
+from cortex_stream.settings.section import Section
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import CATALOGUE, CURRENT, TopicSpec
 
 _GENERATED: Final = "<!-- Written by `cortex-stream docs`; do not edit. -->"

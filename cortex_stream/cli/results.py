@@ -11,7 +11,7 @@ import typer
 from cortex_stream.cli.outcome_view import kind_of, show_line
 from cortex_stream.cli.output import console
 from cortex_stream.kafka.reader import ReadRecord, Start, TopicReader
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 from schemas.outcomes import OutcomeKind
 from topics.names import RESULTS
 

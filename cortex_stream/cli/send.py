@@ -17,7 +17,7 @@ from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.loadtest.load import request_value
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane, Priority
 from topics.names import RESULTS, request_topic

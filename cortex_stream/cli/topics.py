@@ -14,7 +14,7 @@ from rich.table import Table
 from cortex_stream.cli.output import console, print_json
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.plan import Plan
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 from topics.catalogue import CATALOGUE, CURRENT, TopicSpec, replication
 
 topics_app = typer.Typer(

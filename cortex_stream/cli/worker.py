@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 
 
 def worker() -> None:

@@ -17,7 +17,7 @@ from cortex_stream.engine.stage import Progress
 from cortex_stream.errors import CortexError, InvariantError, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.request import Request, WorkItem
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.requests import DATA_BY_TYPE, UNKNOWN_SOURCE, EmbedData
 

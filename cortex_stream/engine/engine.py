@@ -21,7 +21,7 @@ from cortex_stream.record import RecordSource
 from cortex_stream.routing.estimate import decide_deadline, estimate_tokens
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import StageName, decide_route
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane, effective_lane

@@ -27,7 +27,7 @@ from cortex_stream.errors import (
     TooDeep,
 )
 from cortex_stream.record import RecordSource
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from schemas.contract import Payload
 from schemas.requests import RequestAttributes
 

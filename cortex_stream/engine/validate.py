@@ -11,7 +11,7 @@ from cortex_stream.engine.parse import Envelope, read_attributes, read_data
 from cortex_stream.errors import InvalidField, LimitExceeded
 from cortex_stream.routing.request import Request
 from cortex_stream.routing.route import unknown_type
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from schemas.requests import DATA_BY_TYPE, ClassifyData, RequestData
 
 _CONTROL: Final = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

@@ -10,7 +10,7 @@ from cortex_stream.inference.onnx_runner import OnnxRunner
 from cortex_stream.inference.runner import Runner
 from cortex_stream.inference.session import Provider, open_session, usable_cores
 from cortex_stream.inference.tokenizer import TextTokenizer, TokenRow
-from cortex_stream.settings import InferenceSettings
+from cortex_stream.settings.sections import InferenceSettings
 
 Task = Literal["embedding", "sequence-classification"]
 _PROBE: Final = "Is this model sound? "

@@ -30,7 +30,7 @@ from cortex_stream.kafka.plan import (
     decide_plan,
     wanted_topics,
 )
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import CURRENT
 
 log = structlog.get_logger(__name__)

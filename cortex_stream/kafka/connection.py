@@ -8,7 +8,7 @@ from aiokafka.errors import BrokerResponseError, KafkaConnectionError, KafkaErro
 
 from cortex_stream.errors import BrokerUnavailable
 from cortex_stream.kafka.security import security_arguments
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 
 def connection_arguments(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from aiokafka.errors import (
 from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge, ProducerFatal
 from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import LARGE_BYTES
 
 # The broker compares the compressed batch with max.message.bytes; bytes that do not compress grow

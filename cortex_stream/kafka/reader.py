@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from cortex_stream.errors import TopicsMismatch
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 _POLL_MS: Final = 200
 _FETCH_BYTES: Final = 8 << 20  # of one partition at once: reads a whole topic in few round trips

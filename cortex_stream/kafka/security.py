@@ -4,7 +4,7 @@ import ssl
 from typing import Any
 
 from cortex_stream.errors import OperatorError
-from cortex_stream.settings import KafkaSecurity
+from cortex_stream.settings.kafka import KafkaSecurity
 
 
 def security_arguments(security: KafkaSecurity) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.loadtest.ledger import Ledger
 from cortex_stream.loadtest.load import LoadRequest, drive, fill
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from topics.names import RESULTS
 

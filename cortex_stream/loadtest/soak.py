@@ -15,7 +15,7 @@ from cortex_stream.loadtest.report import Report, describe_machine, describe_mod
 from cortex_stream.loadtest.session import LoadSession
 from cortex_stream.loadtest.worker_process import WorkerProcess
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from schemas.outcomes import OutcomeKind
 
 GOAL_SPREAD: Final = 0.05

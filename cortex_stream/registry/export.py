@@ -18,7 +18,7 @@ from cortex_stream.errors import ModelLoadFailed, OperatorError
 from cortex_stream.registry.install import alone, install
 from cortex_stream.registry.rowwise_int8 import quantise
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 Precision = Literal["fp32", "fp16", "int8"]
 _OPSET: Final = 18  # the lowest that torch's exporter writes without converting down

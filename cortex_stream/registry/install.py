@@ -14,7 +14,7 @@ from cortex_stream.errors import OperatorError
 from cortex_stream.registry.manifest import Manifest
 from cortex_stream.registry.plain_file import file_sha256
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 
 def install(

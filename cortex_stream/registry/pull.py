@@ -10,7 +10,7 @@ from cortex_stream.errors import ModelLoadFailed, OperatorError, UnknownModel, U
 from cortex_stream.registry.install import alone, install
 from cortex_stream.registry.known import KNOWN
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 _CHUNK_BYTES: Final = 1 << 20
 

@@ -8,7 +8,7 @@ from typing import Final
 from cortex_stream.errors import UnknownModel, UnsafeModel
 from cortex_stream.registry.manifest import Manifest, read_manifest
 from cortex_stream.registry.trust import check_folder, check_plain_folder
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")

@@ -23,7 +23,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from cortex_stream.clock import Clock, SystemClock
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry.noise import Quiet
 from cortex_stream.telemetry.redaction import Redactor, escape_unprintable, secrets_of
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 MASK: Final = "***"
 TEXT_CHARS: Final = 8192  # a traceback fits; a megabyte that somebody sent as a key does not

@@ -17,7 +17,7 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 

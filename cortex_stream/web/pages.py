@@ -15,7 +15,7 @@ import jinja2
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 from cortex_stream.telemetry.metrics import REGISTRY
 from cortex_stream.web import figures
 from cortex_stream.web.guard import guarded, json_response

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 from tests.acceptance.system import System
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 
 Service = dict[str, Any]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cortex_stream.environment import subprocess_environment
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 
 
 def test_every_name_of_the_platform_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

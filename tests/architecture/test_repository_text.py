@@ -59,7 +59,7 @@ def test_nothing_points_at_one_index_or_one_machine(repository: Path) -> None:
 def test_the_walk_reads_the_files_that_matter(repository: Path) -> None:
     paths = {str(path) for path, _ in text_files(repository)}
 
-    assert {".ci/run", "Makefile", "lock/dev.txt", "cortex_stream/settings.py"} <= paths
+    assert {".ci/run", "Makefile", "lock/dev.txt", "cortex_stream/settings/tree.py"} <= paths
 
 
 def test_an_index_host_and_a_machine_path_would_be_found() -> None:

@@ -9,7 +9,7 @@ from cortex_stream.errors import InferenceFailed, InvalidOutput
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.runner import Runner
 from cortex_stream.inference.tokenizer import TokenRow
-from cortex_stream.settings import InferenceSettings
+from cortex_stream.settings.sections import InferenceSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from tests.tiny_onnx import install_tiny
 

@@ -19,7 +19,7 @@ from cortex_stream.clock import SystemClock
 from cortex_stream.environment import subprocess_environment
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.connection import connection_arguments
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from schemas.priority import Lane
 from topics.names import INVALIDATIONS, RESULTS, request_topic
 

@@ -26,7 +26,7 @@ from cortex_stream.errors import OutcomeTooLarge, StuckRun
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.scheduling.admission import Admission, Bound
-from cortex_stream.settings import Settings, load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 from cortex_stream.telemetry.logging import configure_logging
 from cortex_stream.web.status import Readiness, StatusSnapshot
 from schemas.outcomes import OutcomeKind

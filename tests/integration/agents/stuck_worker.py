@@ -13,7 +13,7 @@ from cortex_stream.bootstrap import worker as bootstrap
 from cortex_stream.bootstrap.status import WorkerStatus
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 from cortex_stream.telemetry.logging import configure_logging
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cortex_stream.devstack.stack import Stack
-from cortex_stream.settings import KafkaSecurity, KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSecurity, KafkaSettings
+from cortex_stream.settings.tree import Settings
 from tests.integration.agents.scene import Scene
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from cortex_stream.cli.main import app
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.loadtest.worker_process import WorkerProcess
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 Run = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from cortex_stream.loadtest.soak import measure_soak
 from cortex_stream.loadtest.throughput import measure_throughput
 from cortex_stream.loadtest.worker_process import WorkerProcess
 from cortex_stream.registry.store import ModelStore
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 from schemas.outcomes import OutcomeKind
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("environment")]

@@ -20,7 +20,7 @@ from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.loadtest.load import embed_requests
 from cortex_stream.loadtest.session import LoadSession
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import load_settings
+from cortex_stream.settings.tree import load_settings
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from topics.names import RESULTS, request_topic

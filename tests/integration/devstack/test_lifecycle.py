@@ -150,7 +150,7 @@ def test_env_prints_export_lines_only_and_a_shell_can_use_them(own_stack: Stack)
     read_back = subprocess.run(
         [
             *("/bin/sh", "-c", 'eval "$1"; exec "$2" -c "$3"', "sh", printed, sys.executable),
-            "from cortex_stream.settings import load_settings; print(load_settings().kafka_brokers)",
+            "from cortex_stream.settings.tree import load_settings; print(load_settings().kafka_brokers)",
         ],
         capture_output=True,
         text=True,

@@ -7,7 +7,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.kafka.admin import TopicAdmin
-from cortex_stream.settings import KafkaSecurity, KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSecurity, KafkaSettings
+from cortex_stream.settings.tree import Settings
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from aiokafka.structs import TopicPartition
 from cortex_stream.kafka.group import read_progress
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.names import INVALIDATIONS, RESULTS
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge, ProducerFat
 from cortex_stream.kafka.producer import MAX_RECORD_BYTES, KafkaProducer
 from cortex_stream.kafka.reader import ReadRecord, TopicReader
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import SMALL_BYTES
 from topics.names import EVENTS, LAKE_VECTORS, RESULTS
 

@@ -8,7 +8,7 @@ from cortex_stream.kafka.group import read_progress
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.names import RESULTS
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,8 @@ from cortex_stream.cli.topics import topics_app
 from cortex_stream.errors import BrokerUnavailable, TopicsMismatch
 from cortex_stream.kafka.admin import TopicAdmin, verify_topics
 from cortex_stream.kafka.plan import AddPartitions, AlterConfig
-from cortex_stream.settings import KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSettings
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import CATALOGUE, CURRENT
 from topics.names import EVENTS, RESULTS
 

@@ -13,7 +13,7 @@ from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.zero_shot import zero_shot_scores
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import InferenceSettings
+from cortex_stream.settings.sections import InferenceSettings
 
 pytestmark = pytest.mark.integration
 Pulled = Callable[[str], ModelVersion]

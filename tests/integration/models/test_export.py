@@ -12,7 +12,7 @@ from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.tensors import FloatRows, normalise
 from cortex_stream.registry.export import Precision, export
 from cortex_stream.registry.store import ModelVersion
-from cortex_stream.settings import InferenceSettings, ModelsSettings
+from cortex_stream.settings.sections import InferenceSettings, ModelsSettings
 
 pytestmark = [
     pytest.mark.integration,

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from cortex_stream.cli.models import models_app
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from aiohttp.test_utils import TestServer
 
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 from cortex_stream.web.pages import build_app
 from tests.integration.web.browser import Tab, chromium_or_none, open_tab
 from tests.unit.web import snapshots

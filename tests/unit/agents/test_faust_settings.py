@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agents.faust_settings import FaustSettings, faust_settings
-from cortex_stream.settings import KafkaSecurity, KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSecurity, KafkaSettings
+from cortex_stream.settings.tree import Settings
 
 
 def _credentials(security: KafkaSecurity) -> tuple[object, ...]:

@@ -6,7 +6,8 @@ import pytest
 from cortex_stream.bootstrap import worker as module
 from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.clock import ManualClock
-from cortex_stream.settings import InferenceSettings, ModelsSettings, Settings
+from cortex_stream.settings.sections import InferenceSettings, ModelsSettings
+from cortex_stream.settings.tree import Settings
 from tests.tiny_onnx import install_tiny
 
 

@@ -7,7 +7,8 @@ from cortex_stream.bootstrap.worker import Worker, admission_bounds, build_worke
 from cortex_stream.clock import ManualClock
 from cortex_stream.errors import InvariantError, OperatorError, StuckRun, UnknownModel
 from cortex_stream.scheduling.admission import Bound
-from cortex_stream.settings import KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSettings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
 from tests.tiny_onnx import install_tiny

@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from cortex_stream.cli import checks
-from cortex_stream.settings import Settings, WebSettings
+from cortex_stream.settings.sections import WebSettings
+from cortex_stream.settings.tree import Settings
 
 
 def test_an_address_is_shown_without_user_password_and_database() -> None:

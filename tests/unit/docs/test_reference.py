@@ -5,7 +5,8 @@ from pydantic import BaseModel
 
 from cortex_stream import errors
 from cortex_stream.cli import reference
-from cortex_stream.settings import Section, Settings
+from cortex_stream.settings.section import Section
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import CATALOGUE
 
 

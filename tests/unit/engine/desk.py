@@ -16,7 +16,7 @@ from cortex_stream.engine.models import ServedModels
 from cortex_stream.inference.model import LoadedModel
 from cortex_stream.record import Headers, OutgoingRecord, RecordSource
 from cortex_stream.scheduling.batcher import BatchRule
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import stub_model
 from schemas.outcomes import Outcome as OutcomeMessage
 from schemas.priority import Lane

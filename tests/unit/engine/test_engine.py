@@ -25,7 +25,7 @@ from cortex_stream.errors import (
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.record import RecordSource
-from cortex_stream.settings import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import ClassifyOutput, EmbedOutput, OutcomeKind
 from schemas.priority import Lane

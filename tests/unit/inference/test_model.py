@@ -9,7 +9,7 @@ import pytest
 from cortex_stream.errors import InferenceFailed, ModelLoadFailed
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.session import choose_provider, usable_cores
-from cortex_stream.settings import InferenceSettings
+from cortex_stream.settings.sections import InferenceSettings
 from tests.tiny_onnx import install_tiny, node, some_numbers, table, tiny_classifier, tiny_onnx
 
 Load = Callable[..., LoadedModel]

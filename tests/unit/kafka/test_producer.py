@@ -3,7 +3,7 @@ import pytest
 from cortex_stream.errors import BrokerUnavailable, InvariantError
 from cortex_stream.kafka.producer import MAX_RECORD_BYTES, KafkaProducer, producer_arguments
 from cortex_stream.record import OutgoingRecord
-from cortex_stream.settings import Settings
+from cortex_stream.settings.tree import Settings
 from topics.catalogue import CATALOGUE
 from topics.names import RESULTS
 

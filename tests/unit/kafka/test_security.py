@@ -8,7 +8,8 @@ from cortex_stream.devstack.tls import write_certificates
 from cortex_stream.errors import OperatorError
 from cortex_stream.kafka.connection import connection_arguments
 from cortex_stream.kafka.security import security_arguments
-from cortex_stream.settings import KafkaSecurity, KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSecurity, KafkaSettings
+from cortex_stream.settings.tree import Settings
 
 
 @pytest.fixture

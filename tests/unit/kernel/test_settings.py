@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cortex_stream.errors import OperatorError
-from cortex_stream.settings import KafkaSecurity, load_settings
+from cortex_stream.settings.kafka import KafkaSecurity
+from cortex_stream.settings.tree import load_settings
 
 
 def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

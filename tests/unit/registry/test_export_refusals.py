@@ -5,7 +5,7 @@ import pytest
 
 from cortex_stream.errors import OperatorError
 from cortex_stream.registry.export import export
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 from tests.tiny_onnx import install_tiny
 
 

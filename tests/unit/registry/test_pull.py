@@ -7,7 +7,7 @@ from cortex_stream.errors import OperatorError, UnsafeModel
 from cortex_stream.registry.known import KNOWN
 from cortex_stream.registry.manifest import Manifest
 from cortex_stream.registry.pull import pull, take_out
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 
 
 @pytest.fixture

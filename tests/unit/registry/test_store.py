@@ -6,7 +6,7 @@ import pytest
 from cortex_stream.errors import OperatorError, UnknownModel, UnsafeModel
 from cortex_stream.registry.install import install
 from cortex_stream.registry.store import ModelStore
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 from tests.tiny_onnx import external, install_tiny, tiny_facts, tiny_onnx
 
 

@@ -7,7 +7,7 @@ import pytest
 from cortex_stream.errors import ModelLoadFailed, UnsafeModel
 from cortex_stream.registry.manifest import MANIFEST_FILE, read_manifest
 from cortex_stream.registry.store import ModelStore, ModelVersion
-from cortex_stream.settings import ModelsSettings
+from cortex_stream.settings.sections import ModelsSettings
 from tests.tiny_onnx import external, install_tiny, message, node, reseal, tiny_onnx
 
 CANARY = b"canary " * 100

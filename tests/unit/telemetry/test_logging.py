@@ -15,7 +15,8 @@ import structlog
 from pydantic import SecretStr
 
 from cortex_stream.clock import ManualClock
-from cortex_stream.settings import LogSettings, Settings
+from cortex_stream.settings.sections import LogSettings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry.logging import (
     configure_logging,
     request_context,

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from cortex_stream.settings import KafkaSecurity, KafkaSettings, Settings, WebSettings
+from cortex_stream.settings.kafka import KafkaSecurity, KafkaSettings
+from cortex_stream.settings.sections import WebSettings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry.redaction import (
     TEXT_CHARS,
     Redactor,

@@ -3,7 +3,8 @@ import re
 import pytest
 
 from cortex_stream.kafka.plan import wanted_topics
-from cortex_stream.settings import KafkaSettings, Settings
+from cortex_stream.settings.kafka import KafkaSettings
+from cortex_stream.settings.tree import Settings
 from schemas.export import EXPORTED
 from schemas.priority import Lane
 from topics import names

@@ -8,7 +8,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr, ValidationError
 
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 from cortex_stream.web.pages import build_app, routes
 from cortex_stream.web.status import StatusSnapshot
 from tests.unit.web import snapshots

@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
-from cortex_stream.settings import WebSettings
+from cortex_stream.settings.sections import WebSettings
 from cortex_stream.web.pages import build_app
 from cortex_stream.web.status import ServiceState
 from tests.unit.web import snapshots

@@ -1,0 +1,145 @@
+"""The parts of the settings tree, but for Kafka's."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ByteSize, Field, SecretStr, model_validator
+
+from cortex_stream.settings.section import Section
+
+
+class LimitsSettings(Section):
+    """What one request may weigh. Beyond it the request is rejected, with the limit in the text."""
+
+    request_bytes: int = Field(
+        1 << 20, ge=1024, description="Bytes of a request record's value.", examples=[262144]
+    )
+    texts: int = Field(256, ge=1, description="Texts in one request.", examples=[64])
+    text_bytes: int = Field(
+        32 << 10, ge=1, description="UTF-8 bytes of one text.", examples=[16384]
+    )
+    labels: int = Field(64, ge=1, description="Labels of one classify request.", examples=[16])
+    json_depth: int = Field(
+        32, ge=2, le=200, description="Levels of nesting in the JSON.", examples=[16]
+    )  # orjson writes 254 at most
+    outcome_bytes: int = Field(
+        8_000_000,
+        ge=1024,
+        le=8_300_000,
+        description="Bytes of an outcome; below the results topic's max.message.bytes (8 MiB).",
+        examples=[1_000_000],
+    )
+    error_message_bytes: int = Field(
+        8 << 10,
+        ge=256,
+        le=8 << 10,
+        description="Bytes of an error message in headers.",
+        examples=[1024],
+    )
+
+
+class LanesSettings(Section):
+    """How many work items of each lane may wait in the process. The rest waits in Kafka."""
+
+    critical: int = Field(1000, ge=1, description="Work items.", examples=[1000])
+    high: int = Field(1000, ge=1, description="Work items.", examples=[1000])
+    medium: int = Field(5000, ge=1, description="Work items.", examples=[5000])
+    low: int = Field(10000, ge=1, description="Work items.", examples=[10000])
+    replay: int = Field(1000, ge=1, description="Work items.", examples=[1000])
+    lane_bytes: ByteSize = Field(
+        ByteSize(64 << 20), ge=1 << 20, description="Record bytes per lane.", examples=["64MiB"]
+    )
+
+
+class ModelsSettings(Section):
+    """Where models are kept and which are served."""
+
+    folder: Path = Field(
+        Path("models"), description="Holds `<name>/<version>/model.yaml`.", examples=["/models"]
+    )
+    serve: tuple[str, ...] = Field(
+        ("minilm",),
+        min_length=1,
+        description="Models this worker loads, as `name` or `name@version` (JSON list).",
+        examples=['["minilm","bge-small"]'],
+    )
+    embed_default: str = Field(
+        "minilm", description="Model of requests that name none.", examples=["e5-small"]
+    )
+    file_bytes: ByteSize = Field(
+        ByteSize(4 << 30),
+        description="A model file larger than this is not opened.",
+        examples=["1GiB"],
+    )
+
+
+class InferenceSettings(Section):
+    """How models run."""
+
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes CUDA when ONNX Runtime offers it.", examples=["cpu"]
+    )
+    sessions: int = Field(
+        0,
+        ge=0,
+        description="CPU sessions per model, one thread each; 0: one per usable core.",
+        examples=[2],
+    )
+    batch_rows: int = Field(
+        8,
+        ge=1,
+        description="Rows of one CPU batch; MAX_BATCH_SIZE is its ceiling. Small is fast here.",
+        examples=[8],
+    )
+    batch_tokens: int = Field(
+        256,
+        ge=1,
+        description="Padded tokens (rows x longest) of one CPU batch.",
+        examples=[512],
+    )
+    run_timeout_s: float = Field(
+        30.0, gt=0, description="A model run that takes longer is stuck.", examples=[60.0]
+    )
+    attempts: int = Field(
+        3, ge=1, description="Tries of a retryable failure before the dead letter.", examples=[3]
+    )
+
+
+class WebSettings(Section):
+    """The status pages and metrics."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.", examples=["0.0.0.0"])  # noqa: S104 (an example)
+    port: int = Field(
+        6066,
+        ge=0,
+        le=65535,
+        description="Port; when it is taken the next free one is used and logged.",
+        examples=[6066],
+    )
+    token: SecretStr | None = Field(
+        None, description="Demanded (Bearer) unless the host is loopback.", examples=["…"]
+    )
+
+    @property
+    def loopback(self) -> bool:
+        """Tell whether only this machine can reach the pages."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if not self.loopback and self.token is None:
+            raise ValueError(f"listening on {self.host} needs a token: set CORTEX_WEB__TOKEN")
+        return self
+
+
+class LogSettings(Section):
+    """What is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level shown.", examples=["debug"]
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        description="auto: console on a terminal, else one JSON object a line.",
+        examples=["json"],
+    )
