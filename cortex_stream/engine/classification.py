@@ -55,7 +55,11 @@ class ClassificationStage:
                 )
         began_s = self._clock.monotonic_s()
         answers = await model.run(
-            data.texts, input_type=None, lane=item.lane, deadline=item.deadline
+            data.texts,
+            input_type=None,
+            lane=item.lane,
+            tenant=item.request.tenant,
+            deadline=item.deadline,
         )
         spent_s = self._clock.monotonic_s() - began_s - answers.queue_s
         ranked = label_scores(answers.matrix, known, multi_label=data.multi_label)

@@ -32,7 +32,11 @@ class EmbeddingStage:
         model = self._models.find(item.route.model)
         began_s = self._clock.monotonic_s()
         answers = await model.run(
-            [*data.texts, *labels], input_type=input_type, lane=item.lane, deadline=item.deadline
+            [*data.texts, *labels],
+            input_type=input_type,
+            lane=item.lane,
+            tenant=item.request.tenant,
+            deadline=item.deadline,
         )
         spent_s = self._clock.monotonic_s() - began_s - answers.queue_s
         texts = len(data.texts)

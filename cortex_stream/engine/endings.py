@@ -93,7 +93,7 @@ class Endings:
                 outcome_id=fields.outcome_id,
                 request_id=attributes.id,
                 source=attributes.source,
-                tenant=attributes.tenant or attributes.source,
+                tenant=item.request.tenant,
                 model=progress.model,
                 vectors=vector_bytes(progress.vectors),
                 now_unix_ms=now_unix_ms,

@@ -63,6 +63,7 @@ class ServedModel:
         *,
         input_type: str | None,
         lane: Lane,
+        tenant: str,
         deadline: Deadline | None,
     ) -> TextAnswers:
         """Return the model's numbers for `texts`, at least one.
@@ -77,7 +78,7 @@ class ServedModel:
             rows = await asyncio.get_running_loop().run_in_executor(
                 self._tokenising, lambda: self.loaded.tokenizer.encode(texts, prefix=prefix)
             )
-        answers = await self.dispatcher.submit(rows, lane=lane, deadline=deadline)
+        answers = await self.dispatcher.submit(rows, lane=lane, tenant=tenant, deadline=deadline)
         return TextAnswers(
             matrix=answers.matrix,
             tokens=tuple(row.tokens for row in rows),

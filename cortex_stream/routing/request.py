@@ -23,6 +23,11 @@ class Request:
     payload_digest: bytes
     replay_id: str | None
 
+    @property
+    def tenant(self) -> str:
+        """For whom the work is done: who shares a lane fairly with others."""
+        return self.attributes.tenant or self.attributes.source
+
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:

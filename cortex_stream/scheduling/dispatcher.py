@@ -168,7 +168,7 @@ class Dispatcher(Generic[R]):
         return self._queue
 
     async def submit(
-        self, contents: Sequence[R], *, lane: Lane, deadline: Deadline | None
+        self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
     ) -> Answers:
         """Run `contents`, at least one, and return their numbers in order.
 
@@ -188,7 +188,14 @@ class Dispatcher(Generic[R]):
                 [None] * len(contents), len(contents), 0.0, done
             )
             rows = [
-                Row(lane, content.tokens, began_s, deadline, _Place(submission, index, content))
+                Row(
+                    lane,
+                    tenant,
+                    content.tokens,
+                    began_s,
+                    deadline,
+                    _Place(submission, index, content),
+                )
                 for index, content in enumerate(contents)
             ]
             for row in rows:

@@ -42,12 +42,14 @@ class Row(Generic[T]):
     """One input of a request, ready to run.
 
     Attributes:
+        tenant: for whom; tenants share a lane equally.
         length_tokens: what it costs, and what it must be padded to alone.
         enqueued_s: when it began to wait, on the monotonic clock.
         payload: what the runner needs; opaque here.
     """
 
     lane: Lane
+    tenant: str
     length_tokens: int
     enqueued_s: float
     deadline: Deadline | None

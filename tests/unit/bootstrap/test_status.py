@@ -88,7 +88,7 @@ async def test_the_snapshot_shows_lanes_models_and_outcomes(
     worker.admission.take("cortex.requests.low", records=3, size_bytes=10)
     assert worker.models is not None
     [served] = worker.models
-    served.dispatcher.queue.push(Row(Lane.LOW, 5, clock.monotonic_s(), None, None))  # type: ignore[arg-type] # only its age is read
+    served.dispatcher.queue.push(Row(Lane.LOW, "//a", 5, clock.monotonic_s(), None, None))  # type: ignore[arg-type] # only its age is read
     clock.advance_s(2)
 
     # when

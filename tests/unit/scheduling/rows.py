@@ -14,11 +14,12 @@ def row(
     length_tokens: int = 10,
     payload: str = "",
     *,
+    tenant: str = "//a",
     enqueued_s: float = 0.0,
     deadline_s: float | None = None,
 ) -> Row[str]:
     deadline = None if deadline_s is None else Deadline(deadline_s)
-    return Row(lane, length_tokens, enqueued_s, deadline, payload)
+    return Row(lane, tenant, length_tokens, enqueued_s, deadline, payload)
 
 
 def queue_of(*rows: Row[str]) -> FairQueue[str]:

@@ -18,7 +18,7 @@ async def test_rows_are_answered_in_the_order_of_their_submission(desk: Desk) ->
     rows = [text(n, tokens=3 + n * 37 % 60) for n in range(50)]
     dispatcher = await desk.open(StubRunner(width=4), StubRunner(width=4))
 
-    answers = await dispatcher.submit(rows, lane=Lane.LOW, deadline=None)
+    answers = await dispatcher.submit(rows, lane=Lane.LOW, tenant="//a", deadline=None)
 
     alone = StubRunner(width=4)
     assert np.array_equal(answers.matrix, np.vstack([alone.run([row]) for row in rows]))
@@ -30,11 +30,14 @@ async def test_submissions_share_batches(desk: Desk, tasks: TaskScope) -> None:
     runner.released.clear()
     dispatcher = await desk.open(runner)
     first = tasks.start(
-        dispatcher.submit([text(0)], lane=Lane.LOW, deadline=None), name="held at the start"
+        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None),
+        name="held at the start",
     )
     await until(runner.entered.is_set)
     others = [
-        tasks.start(dispatcher.submit([text(n)], lane=Lane.LOW, deadline=None), name=str(n))
+        tasks.start(
+            dispatcher.submit([text(n)], lane=Lane.LOW, tenant="//a", deadline=None), name=str(n)
+        )
         for n in range(1, 8)
     ]
     await until(lambda: len(dispatcher.queue) == 7)
@@ -50,7 +53,10 @@ async def test_a_failing_row_fails_alone_and_its_company_succeeds(desk: Desk) ->
     dispatcher = await desk.open(runner)
 
     results = await asyncio.gather(
-        *(dispatcher.submit([text(n)], lane=Lane.LOW, deadline=None) for n in range(6)),
+        *(
+            dispatcher.submit([text(n)], lane=Lane.LOW, tenant="//a", deadline=None)
+            for n in range(6)
+        ),
         return_exceptions=True,
     )
 
@@ -66,7 +72,7 @@ async def test_a_failing_row_takes_the_rest_of_its_submission_out_of_the_queue(d
     dispatcher = await desk.open(runner, max_rows=1)
 
     with pytest.raises(InferenceFailed):
-        await dispatcher.submit(texts(range(20)), lane=Lane.LOW, deadline=None)
+        await dispatcher.submit(texts(range(20)), lane=Lane.LOW, tenant="//a", deadline=None)
 
     assert len(dispatcher.queue) == 0
     assert runner.seen == [0]
@@ -77,7 +83,7 @@ async def test_an_error_that_knows_its_fate_passes_unchanged(desk: Desk) -> None
     dispatcher = await desk.open(PickyRunner(broken={1: error}))
 
     with pytest.raises(InvalidOutput) as raised:
-        await dispatcher.submit([text(1)], lane=Lane.LOW, deadline=None)
+        await dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=None)
 
     assert raised.value is error
 
@@ -86,7 +92,7 @@ async def test_a_timeout_error_of_the_runner_itself_is_no_stuck_run(desk: Desk) 
     dispatcher = await desk.open(PickyRunner(broken={1: TimeoutError("the device is busy")}))
 
     with pytest.raises(InferenceFailed, match="the device is busy"):
-        await dispatcher.submit([text(1)], lane=Lane.LOW, deadline=None)
+        await dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=None)
 
     assert desk.stuck == []
 
@@ -97,11 +103,13 @@ async def test_expired_rows_never_run(desk: Desk, tasks: TaskScope) -> None:
     dispatcher = await desk.open(runner, clock=clock)
     deadline = Deadline(clock.monotonic_s() + 5)
     running = tasks.start(
-        dispatcher.submit([text(0)], lane=Lane.LOW, deadline=deadline), name="in time"
+        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=deadline), name="in time"
     )
     await until(runner.entered.is_set)
     late = tasks.start(
-        caught(dispatcher.submit([text(1), text(2)], lane=Lane.LOW, deadline=deadline)),
+        caught(
+            dispatcher.submit([text(1), text(2)], lane=Lane.LOW, tenant="//a", deadline=deadline)
+        ),
         name="late",
     )
     await until(lambda: len(dispatcher.queue) == 2)
@@ -124,8 +132,8 @@ async def test_rows_that_expire_while_their_company_fails_never_run_alone(desk: 
     deadline = Deadline(clock.monotonic_s() + 15)
 
     results = await asyncio.gather(
-        dispatcher.submit([text(0)], lane=Lane.LOW, deadline=None),
-        dispatcher.submit([text(1)], lane=Lane.LOW, deadline=deadline),
+        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None),
+        dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=deadline),
         return_exceptions=True,
     )
 
@@ -139,8 +147,11 @@ async def test_a_thousand_expired_rows_leave_turns_to_others(desk: Desk) -> None
     gone = Deadline(clock.monotonic_s() - 1)
 
     results = await asyncio.gather(
-        *(dispatcher.submit([text(n)], lane=Lane.LOW, deadline=gone) for n in range(1000)),
-        dispatcher.submit([text(1000)], lane=Lane.LOW, deadline=None),
+        *(
+            dispatcher.submit([text(n)], lane=Lane.LOW, tenant="//a", deadline=gone)
+            for n in range(1000)
+        ),
+        dispatcher.submit([text(1000)], lane=Lane.LOW, tenant="//a", deadline=None),
         return_exceptions=True,
     )
 
@@ -152,10 +163,13 @@ async def test_a_cancelled_submission_never_runs(desk: Desk, tasks: TaskScope) -
     runner = PickyRunner()
     runner.released.clear()
     dispatcher = await desk.open(runner)
-    first = tasks.start(dispatcher.submit([text(0)], lane=Lane.LOW, deadline=None), name="first")
+    first = tasks.start(
+        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None), name="first"
+    )
     await until(runner.entered.is_set)
     unwanted = tasks.start(
-        dispatcher.submit(texts(range(1, 5)), lane=Lane.LOW, deadline=None), name="unwanted"
+        dispatcher.submit(texts(range(1, 5)), lane=Lane.LOW, tenant="//a", deadline=None),
+        name="unwanted",
     )
     await until(lambda: len(dispatcher.queue) == 4)
 
@@ -166,7 +180,7 @@ async def test_a_cancelled_submission_never_runs(desk: Desk, tasks: TaskScope) -
 
     runner.released.set()
     await first
-    await dispatcher.submit([text(9)], lane=Lane.LOW, deadline=None)
+    await dispatcher.submit([text(9)], lane=Lane.LOW, tenant="//a", deadline=None)
     assert runner.seen == [0, 9]
 
 
@@ -176,13 +190,13 @@ async def test_rows_cancelled_in_the_turn_in_which_a_runner_is_freed_do_not_run(
     runner = PickyRunner()
     dispatcher = await desk.open(runner)
     unwanted = tasks.start(
-        dispatcher.submit([text(1)], lane=Lane.LOW, deadline=None), name="unwanted"
+        dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=None), name="unwanted"
     )
     await asyncio.sleep(0)
     assert len(dispatcher.queue) == 1  # pushed, and the runner's task has not had its turn yet
 
     unwanted.cancel()
-    await dispatcher.submit([text(2)], lane=Lane.LOW, deadline=None)
+    await dispatcher.submit([text(2)], lane=Lane.LOW, tenant="//a", deadline=None)
 
     assert runner.seen == [2]
 
@@ -193,7 +207,10 @@ async def test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on(desk: Des
     dispatcher = await desk.open(stuck, sound, run_timeout_s=0.1, max_rows=1)
 
     results = await asyncio.gather(
-        *(caught(dispatcher.submit([text(n)], lane=Lane.HIGH, deadline=None)) for n in range(10))
+        *(
+            caught(dispatcher.submit([text(n)], lane=Lane.HIGH, tenant="//a", deadline=None))
+            for n in range(10)
+        )
     )
 
     errors = [result for result in results if isinstance(result, Exception)]
@@ -223,7 +240,10 @@ async def test_a_run_that_gets_stuck_after_a_failure_fails_every_row_without_an_
     dispatcher = await desk.open(runner, run_timeout_s=0.1)
 
     results = await asyncio.gather(
-        *(dispatcher.submit([text(n)], lane=Lane.LOW, deadline=None) for n in range(3)),
+        *(
+            dispatcher.submit([text(n)], lane=Lane.LOW, tenant="//a", deadline=None)
+            for n in range(3)
+        ),
         return_exceptions=True,
     )
 
@@ -238,7 +258,8 @@ async def test_running_and_busy_say_what_runs_and_return_to_zero(
     runner.released.clear()
     dispatcher = await desk.open(runner)
     answered = tasks.start(
-        dispatcher.submit(texts(range(3)), lane=Lane.HIGH, deadline=None), name="running"
+        dispatcher.submit(texts(range(3)), lane=Lane.HIGH, tenant="//a", deadline=None),
+        name="running",
     )
     await until(runner.entered.is_set)
 
@@ -264,7 +285,8 @@ async def test_leaving_the_scope_stops_the_tasks_and_waits_for_no_run(tasks: Tas
     )
     async with dispatcher:
         abandoned = tasks.start(
-            dispatcher.submit([text(0)], lane=Lane.LOW, deadline=None), name="abandoned"
+            dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None),
+            name="abandoned",
         )
         await until(runner.entered.is_set)
     names = {task.get_name() for task in asyncio.all_tasks()}
@@ -289,7 +311,8 @@ async def test_a_bug_in_the_dispatcher_is_told_rather_than_hangs(tasks: TaskScop
     async def serve() -> None:
         async with dispatcher:
             _ = tasks.start(
-                dispatcher.submit([text(0)], lane=Lane.LOW, deadline=None), name="waits for ever"
+                dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None),
+                name="waits for ever",
             )
             await until(lambda: bool(told))
 

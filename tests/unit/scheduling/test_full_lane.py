@@ -45,7 +45,8 @@ class FullLane:
         self, rows: Sequence[TokenRow], *, lane: Lane, deadline: Deadline | None = None
     ) -> asyncio.Task[Answers | Exception]:
         return self._tasks.start(
-            caught(self.dispatcher.submit(rows, lane=lane, deadline=deadline)), name="submission"
+            caught(self.dispatcher.submit(rows, lane=lane, tenant="//a", deadline=deadline)),
+            name="submission",
         )
 
     async def pass_in_another_lane(self) -> None:
@@ -159,6 +160,8 @@ async def test_the_wait_for_room_counts_as_waiting_for_a_runner(desk: Desk) -> N
 async def test_a_submission_larger_than_the_bound_enters_an_empty_lane(desk: Desk) -> None:
     dispatcher = await desk.open(PickyRunner(), max_rows=25)
 
-    answers = await dispatcher.submit([*FILLER, text(1)], lane=Lane.LOW, deadline=None)
+    answers = await dispatcher.submit(
+        [*FILLER, text(1)], lane=Lane.LOW, tenant="//a", deadline=None
+    )
 
     assert len(answers.matrix) == MAX_WAITING_ROWS + 1
