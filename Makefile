@@ -9,15 +9,23 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READY  := $(VENV)/.ready
+# Apart from .venv, as Quix Streams allows only older versions of pydantic than we ship.
+BENCH_VENV  := .venv-bench
+BENCH_PIP   := $(BENCH_VENV)/bin/python -m pip --quiet --disable-pip-version-check
+BENCH_READY := $(BENCH_VENV)/.ready
 
 # Branch coverage in percent: of the rings without services, of all rings, of the pure files.
 COVERAGE_FAST ?= 80
 COVERAGE_ALL  ?= 90
 COVERAGE_PURE ?= 100
-PURE := cortex_stream/routing/*
+PURE := cortex_stream/routing/*,cortex_stream/engine/handover.py
 PURE := $(PURE),cortex_stream/scheduling/admission.py,cortex_stream/scheduling/batcher.py
-PURE := $(PURE),cortex_stream/scheduling/fair_queue.py,cortex_stream/inference/tensors.py
+PURE := $(PURE),cortex_stream/scheduling/fair_queue.py,cortex_stream/scheduling/fair_shares.py
+PURE := $(PURE),cortex_stream/scheduling/watermarks.py
+PURE := $(PURE),cortex_stream/scheduling/latency_model.py,cortex_stream/inference/tensors.py
+PURE := $(PURE),cortex_stream/scheduling/health.py,cortex_stream/inference/device_faults.py
 PURE := $(PURE),cortex_stream/delivery/retry.py,cortex_stream/delivery/identity.py
+PURE := $(PURE),cortex_stream/loadtest/latency.py,cortex_stream/loadtest/traffic.py
 FAST  := tests/unit tests/contract tests/architecture
 RINGS := $(FAST) tests/integration tests/acceptance
 
@@ -31,7 +39,7 @@ help:  ## Show this list
 
 # ---- use it --------------------------------------------------------------------------------------
 
-.PHONY: setup demo stack bench
+.PHONY: setup demo stack bench bench-setup
 setup: $(READY)  ## Create .venv from the lock (another Python: make setup PYTHON=python3.12)
 
 $(READY): lock/dev.txt pyproject.toml
@@ -49,8 +57,17 @@ demo: $(READY)  ## Start everything, answer real requests, stop (KEEP=1 leaves i
 stack: $(READY)  ## Start Kafka, Redis and PostgreSQL on this machine, without Docker
 	@$(BIN)/cortex-stream stack up
 
-bench: $(READY)  ## Compare a worker with raw ONNX Runtime (ARGS="soak" watches its memory)
-	@$(BIN)/cortex-stream bench $(or $(ARGS),throughput)
+bench: $(READY)  ## Measure speed against raw ONNX Runtime and peers (ARGS="soak" for others)
+	@$(BIN)/cortex-stream bench $(or $(ARGS),throughput latency mixed)
+
+bench-setup: $(BENCH_READY)  ## Create .venv-bench, which has the libraries that bench compares with
+
+$(BENCH_READY): lock/bench.txt pyproject.toml $(READY)
+	@echo "bench-setup: installing $$(grep -c == lock/bench.txt) pinned packages into $(BENCH_VENV)"
+	@test -x $(BENCH_VENV)/bin/pip || $(BIN)/python -m venv --clear $(BENCH_VENV)
+	@$(BENCH_PIP) install --require-hashes --requirement lock/bench.txt
+	@$(BENCH_PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # ---- change it -----------------------------------------------------------------------------------
 
@@ -77,9 +94,11 @@ lock:  ## Re-resolve the lock files after a change in pyproject.toml (UPGRADE=--
 	$(UV_LOCK) --extra cpu --extra stack --extra dev --output-file lock/dev.txt
 	$(UV_LOCK) --extra cpu --constraint lock/dev.txt --output-file lock/worker-cpu.txt
 	$(UV_LOCK) --extra gpu --constraint lock/dev.txt --output-file lock/worker-gpu.txt
+	cp lock/dev.txt lock/bench.txt      # what is in the output file is kept where it can be
+	$(UV_LOCK) --extra cpu --extra stack --extra dev --extra bench --output-file lock/bench.txt
 
 clean:  ## Remove .venv and caches (downloads, models and the stack's data stay)
-	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find agents cortex_stream schemas topics tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the steps of check and test, each on its own ------------------------------------------------

@@ -20,8 +20,9 @@ from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge
 from cortex_stream.kafka.undecodable import UndecodableRecord
 from cortex_stream.record import OutgoingRecord, RecordSource
+from cortex_stream.routing.hosting import Feed
+from cortex_stream.scheduling.admission import weight_bytes
 from cortex_stream.task_scope import TaskScope
-from schemas.priority import Lane
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn starts at most a slice per
 # agent: 6 agents x 8 records x 0.3 ms of parsing = 14 ms; a larger record is a slice of its own.
@@ -149,13 +150,13 @@ class Intake:
         """Whether outcomes wait because no broker took them."""
         return self._waiting_outcomes > 0
 
-    async def take_requests(self, batch: Batch, lane: Lane) -> None:
+    async def take_requests(self, batch: Batch, feed: Feed) -> None:
         """Start one task per record; return when all are started or the assignment ended."""
         for piece in _slices(batch.records):
             if not batch.track.open:
                 return
             for record in piece:
-                _ = self._scope.start(self._answer(record, lane, batch), name="answer")
+                _ = self._scope.start(self._answer(record, feed, batch), name="answer")
             await asyncio.sleep(0)
 
     async def take_events(self, batch: Batch) -> None:
@@ -173,8 +174,8 @@ class Intake:
             log.warning("intake.drain_timed_out", cancelled=len(self._scope))
         await self._scope.close()
 
-    async def _answer(self, record: PolledRecord, lane: Lane, batch: Batch) -> None:
-        source = _source(record, lane, batch)
+    async def _answer(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
+        source = _source(record, feed, batch)
         engine = self._core.engine
         try:
             if isinstance(record, UndecodableRecord):
@@ -272,23 +273,37 @@ class Intake:
 
 
 def memory_bytes(record: PolledRecord) -> int:
-    """Return about what the record weighs in memory: many small headers weigh more than they say."""
+    """Return about what the record itself is in memory: many small headers are more than they say."""
     size = len(record.key or b"") + len(record.value or b"")
     for name, value in record.headers:
         size += len(name) + len(value or b"") + _HEADER_BYTES
     return size
 
 
-def _source(record: PolledRecord, lane: Lane | None, batch: Batch) -> RecordSource:
+def weigh(record: PolledRecord, *, most_texts: int) -> int:
+    """Return about what answering the record holds in memory, from its bytes alone.
+
+    Texts are the strings between the key `texts` and the last array's end, `most_texts` at most.
+    """
+    value = record.value or b""
+    begin = value.find(b'"texts"')
+    strings = value.count(b'"', max(0, begin), value.rfind(b"]") + 1) // 2
+    texts = strings - 1 if strings > 1 else 1  # one of the strings is the key
+    texts = min(texts, most_texts)
+    return weight_bytes(record_bytes=memory_bytes(record), texts=texts)
+
+
+def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSource:
     return RecordSource(
         topic=batch.track.at.topic,
         partition=batch.track.at.partition,
         offset=record.offset,
         timestamp_ms=record.timestamp,
         received_s=batch.received_s,
-        lane=lane,
+        lane=None if feed is None else feed.lane,
         key=record.key,
         headers=record.headers,
+        stage=None if feed is None else feed.stage,
     )
 
 

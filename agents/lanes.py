@@ -1,4 +1,4 @@
-"""The agents of the request topics, one per lane."""
+"""The agents of what gives a worker work items: request topics, and hand-over topics."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import faust
 from faust.types import StreamT
 
 from agents.intake import Batch, Intake
+from cortex_stream.routing.hosting import Feed
 from cortex_stream.settings.tree import Settings
-from schemas.priority import Lane
-from topics.names import request_topic
 
 
-def add_lane(app: faust.App, lane: Lane, *, intake: Intake, settings: Settings) -> None:
-    """Answer the requests of one lane."""
+def add_lane(app: faust.App, feed: Feed, *, intake: Intake, settings: Settings) -> None:
+    """Answer the requests of one topic."""
 
-    @app.agent(app.topic(settings.topic(request_topic(lane))), name=f"{lane.value}_requests")
+    @app.agent(
+        app.topic(settings.topic(feed.topic)), name=f"{feed.lane}_{feed.stage or 'requests'}"
+    )
     async def requests(batches: StreamT[Any]) -> None:
         """Start the requests of each batch; a record is acknowledged once its outcome is durable.
 
@@ -22,4 +23,4 @@ def add_lane(app: faust.App, lane: Lane, *, intake: Intake, settings: Settings) 
         """
         batch: Batch
         async for batch in batches:
-            await intake.take_requests(batch, lane)
+            await intake.take_requests(batch, feed)

@@ -24,16 +24,16 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from agents.intake import Batch, Intake, memory_bytes
+from agents.intake import Batch, Intake, weigh
 from agents.track import Partition
 from cortex_stream.clock import SystemClock
 from cortex_stream.kafka.undecodable import Record, keep_fetched_bytes, salvage
-from cortex_stream.scheduling.admission import Admission
+from cortex_stream.scheduling.admission import NO_ROOM, Admission, Room
 from cortex_stream.telemetry import metrics
 from cortex_stream.web.status import PartitionStatus
 
 POLL_MOST_RECORDS: Final = 500  # of one topic per poll: the next topic's turn comes soon
-POLL_LEAST_RECORDS: Final = 50  # less room is not worth a poll: small batches cost more per record
+_STEP_RECORDS: Final = 50  # weighed before more are taken: 50 of 256 texts each are 38 MB
 _POLL_TIMEOUT_S: Final = 1.0
 # aiokafka has one fetch per broker in flight. At Faust's 1500 ms a drained partition waits that
 # long behind the empty ones: 10.7 records/s instead of 47.7 with 100 kB records.
@@ -44,6 +44,13 @@ _REBALANCE_PAUSE_S: Final = 0.01
 log = structlog.stdlib.get_logger(__name__)
 
 
+class Taken(NamedTuple):
+    """Records of one partition, and what each weighs in memory."""
+
+    records: list[Record]
+    weights_bytes: list[int]
+
+
 class Polled(NamedTuple):
     """What one poll took, and the assignment it belongs to: aiokafka's object, by identity.
 
@@ -52,7 +59,7 @@ class Polled(NamedTuple):
 
     assignment: object
     received_s: float
-    records: Mapping[TopicPartition, list[Record]]
+    taken: Mapping[TopicPartition, Taken]
 
 
 class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
@@ -96,10 +103,10 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
                 ):
                     return None
                 assignment = subscriptions.subscription.assignment
-                records = await self._take(fetcher)
+                taken = await self._take(fetcher)
                 left_s = deadline - loop.time()
-                if records or left_s <= 0:
-                    return Polled(assignment, SystemClock().monotonic_s(), records)
+                if taken or left_s <= 0:
+                    return Polled(assignment, SystemClock().monotonic_s(), taken)
                 waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
                 done, _ = await asyncio.wait([waiter], timeout=left_s)
                 if done:
@@ -107,7 +114,7 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
                 else:
                     waiter.cancel()
 
-    async def _take(self, fetcher: Any) -> dict[TopicPartition, list[Record]]:
+    async def _take(self, fetcher: Any) -> dict[TopicPartition, Taken]:
         """Take fetched records topic by topic. Never suspends, so the assignment cannot change.
 
         Partition by partition, too: aiokafka would lose what it has taken from others before it
@@ -118,18 +125,27 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
         for at in list(self.consumer._active_partitions):  # noqa: SLF001
             topics[at.topic].append(at)
         self._polls += 1
-        taken: dict[TopicPartition, list[Record]] = {}
+        taken: dict[TopicPartition, Taken] = {}
+        taken_bytes = 0
         for topic, partitions in topics.items():
-            room = self.consumer.room(topic)
+            room = self.consumer.room(topic, beside_bytes=taken_bytes)
             fetched = sorted(at for at in partitions if at in fetcher._records)  # noqa: SLF001
             first = self._polls % max(1, len(fetched))  # each comes first in its turn
             for at in fetched[first:] + fetched[:first]:
-                if room == 0:
-                    break
-                records = await self._take_from(fetcher, at, room)
-                if records:
-                    taken[at] = records
-                    room -= len(records)
+                pieces = Taken([], [])
+                while min(room) > 0 and at in fetcher._records:  # noqa: SLF001
+                    step = min(room.records, _STEP_RECORDS)
+                    records = await self._take_from(fetcher, at, step)
+                    if not records:
+                        break
+                    weights_bytes = [self.consumer.weigh(record) for record in records]
+                    pieces.records.extend(records)
+                    pieces.weights_bytes.extend(weights_bytes)
+                    weight_bytes = sum(weights_bytes)
+                    taken_bytes += weight_bytes
+                    room = Room(room.records - len(records), room.size_bytes - weight_bytes)
+                if pieces.records:
+                    taken[at] = pieces
         if not taken:
             self._raise_failure()
         return taken
@@ -158,6 +174,7 @@ class EdgeConsumer(driver.Consumer):
     def __init__(self, transport: "EdgeTransport", *args: Any, **kwargs: Any) -> None:
         super().__init__(transport, *args, **kwargs)
         self._admission = transport.admission
+        self._most_texts = transport.most_texts
         self._intake = transport.intake
         self._tracks = transport.intake.tracks
         self._tracks.on_room = self._on_room
@@ -170,24 +187,25 @@ class EdgeConsumer(driver.Consumer):
 
     # ---- room ------------------------------------------------------------------------------------
 
-    def room(self, topic: str) -> int:
-        """Return how many records of `topic` to poll. Called on the consumer's thread."""
+    def room(self, topic: str, *, beside_bytes: int) -> Room:
+        """Return how much of `topic` to poll. Called on the consumer's thread."""
         # Before looking: credit that comes back from now on must wake us.
         self._starving.add(topic)
-        room = self._admission.room(topic)
-        if room < self._least(topic):
-            return 0
+        room = self._admission.room(topic, beside_bytes=beside_bytes)
+        if room is NO_ROOM:
+            return room
         self._starving.discard(topic)
-        return min(room, POLL_MOST_RECORDS)
+        return Room(min(room.records, POLL_MOST_RECORDS), room.size_bytes)
+
+    def weigh(self, record: Record) -> int:
+        """Return what the record will hold in memory. Called on the consumer's thread."""
+        return weigh(record, most_texts=self._most_texts)
 
     def _on_room(self, topic: str) -> None:
         """Poll again once the room is worth it. Called on the worker's loop."""
-        if topic in self._starving and self._admission.room(topic) >= self._least(topic):
+        if topic in self._starving and self._admission.room(topic) is not NO_ROOM:
             self._starving.discard(topic)
             self._thread.wake()
-
-    def _least(self, topic: str) -> int:
-        return min(POLL_LEAST_RECORDS, self._admission.capacity(topic))
 
     # ---- intake ----------------------------------------------------------------------------------
 
@@ -210,10 +228,10 @@ class EdgeConsumer(driver.Consumer):
 
     def _deliver(self, polled: Polled) -> None:
         channels = cast("Conductor", self.app.topics)._tp_index  # noqa: SLF001
-        for at, records in polled.records.items():
+        for at, (records, weights_bytes) in polled.taken.items():
+            offsets = (record.offset for record in records)
             track = self._tracks.deliver(
-                Partition(at.topic, at.partition),
-                ((record.offset, memory_bytes(record)) for record in records),
+                Partition(at.topic, at.partition), zip(offsets, weights_bytes, strict=True)
             )
             metrics.RECORDS_CONSUMED.labels(at.topic).inc(len(records))
             (channel,) = channels[TP(at.topic, at.partition)]  # one agent per topic
@@ -331,3 +349,4 @@ class EdgeTransport(driver.Transport):
     Consumer = EdgeConsumer
     admission: Admission
     intake: Intake
+    most_texts: int  # of one request, labels included

@@ -141,6 +141,26 @@ class InferenceFailed(CortexError):
     disposition = Disposition.RETRY
 
 
+class StageTimeout(CortexError):
+    """A stage took longer than its pipeline allows."""
+
+    code = "stage_timeout"
+    disposition = Disposition.RETRY
+
+
+class DeviceFailed(CortexError):
+    """The device of a runner is lost; what ran on it is not at fault, and runs elsewhere."""
+
+    code = "device_failed"
+    disposition = Disposition.RETRY
+
+
+class DeviceOutOfMemory(DeviceFailed):
+    """The device of a runner has no memory left for a run."""
+
+    code = "device_out_of_memory"
+
+
 class InvalidOutput(CortexError):
     """The model gave numbers that are not an answer (NaN, wrong shape)."""
 
@@ -152,6 +172,20 @@ class OutcomeTooLarge(CortexError):
     """The outcome does not fit into a record of the results topic."""
 
     code = "outcome_too_large"
+    disposition = Disposition.DEAD_LETTER
+
+
+class InvalidHandover(CortexError):
+    """A handed-over record does not say, or not consistently, what the earlier stages found."""
+
+    code = "invalid_handover"
+    disposition = Disposition.DEAD_LETTER
+
+
+class ResourceExhausted(CortexError):
+    """The request alone needs more memory than this worker may ever give it; waiting cannot help."""
+
+    code = "resource_exhausted"
     disposition = Disposition.DEAD_LETTER
 
 

@@ -15,6 +15,7 @@ class RecordSource:
     Attributes:
         topic: the topic's name on the cluster, prefix included.
         lane: the lane its topic feeds; None for events.
+        stage: the stage to which it was handed over; None for a record of a client.
         timestamp_ms: the record's timestamp; negative when it has none.
         received_s: when it was polled, on the monotonic clock.
     """
@@ -27,6 +28,7 @@ class RecordSource:
     lane: Lane | None = None
     key: bytes | None = None
     headers: Headers = ()
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class ModelIdentity(Message):
     name: str
     version: str
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    batch_invariant: bool = Field(
+        False,  # noqa: FBT003 (pydantic's default)
+        description="Whether the answer is the same whatever other texts ran beside it.",
+    )
 
 
 class EmbedOutput(Message):

@@ -19,6 +19,7 @@ from schemas.contract import (
 from schemas.priority import Priority
 
 UNKNOWN_SOURCE: Final = "//unknown"
+MAX_TRACE_CHARS: Final = 256
 
 EMBED: Final = "cortex.nlp.embed.v1"
 CLASSIFY: Final = "cortex.nlp.classify.v1"
@@ -64,7 +65,7 @@ class RequestAttributes(Attributes):
     datacontenttype: JsonMediaType | None = None
     priority: Priority | None = Field(None, strict=False)
     deadlinems: int | None = Field(None, ge=0, le=MAX_SAFE_INTEGER)
-    traceparent: str | None = Field(None, max_length=256)
+    traceparent: str | None = Field(None, max_length=MAX_TRACE_CHARS)
     tenant: Identifier | None = None
 
 

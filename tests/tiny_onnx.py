@@ -18,7 +18,7 @@ from cortex_stream.testing.stub_runner import stub_tokenizer
 
 DIMS: Final = 4
 TOKENS: Final = 300  # more than the stub tokenizer knows
-_FLOAT, _INT64 = 1, 7
+_FLOAT, _INT64, _HALF = 1, 7, 10
 
 
 def varint(value: int) -> bytes:
@@ -74,6 +74,7 @@ def tiny_onnx(
     more_nodes: bytes = b"",
     inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
     input_type: int = _INT64,
+    output_type: int = _FLOAT,
 ) -> bytes:
     graph = message(
         7,
@@ -82,9 +83,17 @@ def tiny_onnx(
         message(2, "tiny"),
         table(some_numbers()) if tensor is None else tensor,
         *(value_info(11, name, input_type, ["rows", "tokens"]) for name in inputs),
-        value_info(12, "last_hidden_state", _FLOAT, ["rows", "tokens", DIMS]),
+        value_info(12, "last_hidden_state", output_type, ["rows", "tokens", DIMS]),
     )
     return number(1, 8) + graph + message(8, number(2, opset))
+
+
+def half_precision_onnx() -> bytes:
+    """Return the same model in float16, as GPUs take it."""
+    numbers = some_numbers().astype(np.float16)
+    dims = b"".join(number(1, size) for size in numbers.shape)
+    tensor = message(5, dims, number(2, _HALF), message(8, "table"), message(9, numbers.tobytes()))
+    return tiny_onnx(tensor=tensor, output_type=_HALF)
 
 
 def tiny_classifier() -> bytes:

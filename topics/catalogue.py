@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from schemas.priority import Lane, Priority
+from schemas.priority import Lane
 from topics import names
 
 Profile = Literal["dev", "prod"]
@@ -63,6 +63,7 @@ class TopicSpec:
         log_append_time: records carry the broker's clock instead of the producer's.
         key_bound: readers rely on equal keys sharing a partition, so that partitions can only be
             added by moving to a new topic.
+        split: needed only where the stages are split among kinds of workers.
         planned: belongs to a later release; described, never created.
     """
 
@@ -79,6 +80,7 @@ class TopicSpec:
     max_message_bytes: int = SMALL_BYTES
     log_append_time: bool = False
     key_bound: bool = False
+    split: bool = False
     planned: bool = False
 
     def partitions(self, profile: Profile) -> int:
@@ -165,18 +167,19 @@ def _retry(retry: int) -> TopicSpec:
     )
 
 
-def _stage(stage: str, priority: Priority) -> TopicSpec:
+def _stage(stage: str, lane: Lane, *, planned: bool = False) -> TopicSpec:
     return TopicSpec(
-        name=names.stage_topic(stage, priority),
+        name=names.stage_topic(stage, lane),
         direction=Direction.INTERNAL,
         key="as the source record",
-        holds=f"work items of priority {priority.value} handed to the workers that host {stage}",
-        written_by="Cortex Stream",
+        holds=f"work items of lane {lane.value} handed to the workers that host {stage}",
+        written_by="Cortex Stream, where stages are split",
         messages=(),
         retention_ms=7 * _DAY_MS,
         kept_because="a handed-over work item is a request: as long as the lanes",
         max_message_bytes=LARGE_BYTES,
-        planned=True,
+        split=True,
+        planned=planned,
     )
 
 
@@ -292,8 +295,21 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         planned=True,
     ),
     *(_retry(retry) for retry in range(1, names.RETRIES + 1)),
-    *(_stage(stage, priority) for stage in names.HANDOVER_STAGES for priority in Priority),
+    *(_stage(stage, lane) for stage in names.HANDOVER_STAGES for lane in Lane),
+    *(
+        _stage(stage, lane, planned=True)
+        for stage in names.PLANNED_HANDOVER_STAGES
+        for lane in Lane
+    ),
 )
 
 CURRENT: Final = tuple(spec for spec in CATALOGUE if not spec.planned)
 """The topics that this release creates and uses."""
+
+FUSED: Final = tuple(spec for spec in CURRENT if not spec.split)
+"""Those that it needs where every worker hosts every stage."""
+
+
+def needed_topics(*, split: bool) -> tuple[TopicSpec, ...]:
+    """Return the topics that a system of this release needs."""
+    return CURRENT if split else FUSED

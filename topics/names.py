@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from schemas.priority import Lane, Priority
+from schemas.priority import Lane
 
 EVENTS: Final = "cortex.events"
 RESULTS: Final = "cortex.results"
@@ -24,8 +24,9 @@ def request_topic(lane: Lane) -> str:
 RETRIES: Final = 3
 """How many retries a request gets, each with a topic, hence a delay, of its own."""
 
-HANDOVER_STAGES: Final = ("embedding", "retrieval", "inference")
+HANDOVER_STAGES: Final = ("embedding", "inference")
 """The stages that another worker may host; validation never leaves the one that consumed."""
+PLANNED_HANDOVER_STAGES: Final = ("retrieval",)
 
 
 def retry_topic(retry: int) -> str:
@@ -33,6 +34,6 @@ def retry_topic(retry: int) -> str:
     return f"cortex.retries.{retry}"
 
 
-def stage_topic(stage: str, priority: Priority) -> str:
-    """Return the topic over which work items of `priority` are handed to the hosts of `stage`."""
-    return f"cortex.stages.{stage}.{priority.value}"
+def stage_topic(stage: str, lane: Lane) -> str:
+    """Return the topic over which work items of `lane` are handed to the hosts of `stage`."""
+    return f"cortex.stages.{stage}.{lane.value}"

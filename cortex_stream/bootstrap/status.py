@@ -4,12 +4,13 @@ from importlib import metadata
 from platform import python_version
 from typing import Final, Protocol
 
-from cortex_stream.bootstrap.worker import Worker
+from cortex_stream.bootstrap.worker import Worker, lane_topics
 from cortex_stream.engine.models import ServedModel
 from cortex_stream.telemetry import metrics
 from cortex_stream.version import VERSION
 from cortex_stream.web.status import (
     LaneStatus,
+    MemoryStatus,
     ModelStatus,
     PartitionStatus,
     Readiness,
@@ -63,10 +64,13 @@ class WorkerStatus:
             reasons.append(f"failing: {self._worker.failure}")
         if self._worker.models is None:
             reasons.append("models are not loaded yet")
+        reasons.extend(self._unserved())
         if not self._edge.partitions():
             reasons.append("no partitions are assigned yet")
         if not self._edge.producer_able:
             reasons.append("the producer cannot reach Kafka")
+        if self._worker.memory.pressure.stopped:
+            reasons.append("memory is short: nothing is taken in until some is free")
         return Readiness(not reasons, tuple(reasons))
 
     def snapshot(self) -> StatusSnapshot:
@@ -79,6 +83,7 @@ class WorkerStatus:
             partitions=self._edge.partitions(),
             errors=worker.errors.newest(),
             outcomes={kind: _count(kind) for kind in OutcomeKind},
+            memory=self._memory(),
             versions=_versions(),
         )
 
@@ -86,7 +91,7 @@ class WorkerStatus:
         worker = self._worker
         if self._edge.draining:
             state = ServiceState.DRAINING
-        elif worker.failure is not None:
+        elif worker.failure is not None or worker.memory.pressure.stopped or self._unserved():
             state = ServiceState.FAILING
         elif self.readiness().ready:
             state = ServiceState.READY
@@ -104,9 +109,14 @@ class WorkerStatus:
             requests_topic=worker.settings.topic(request_topic(Lane.MEDIUM)),
         )
 
+    def _unserved(self) -> list[str]:
+        """Return why models cannot run, one reason for each that cannot."""
+        reasons = (served.dispatcher.unserved for served in self._worker.models or ())
+        return [reason for reason in reasons if reason is not None]
+
     def _lane(self, lane: Lane) -> LaneStatus:
         worker = self._worker
-        topic = worker.settings.topic(request_topic(lane))
+        topics = lane_topics(worker.settings, lane)
         dispatchers = [served.dispatcher for served in worker.models or ()]
         running = sum(dispatcher.running[lane] for dispatcher in dispatchers)
         oldest_s = [
@@ -114,31 +124,66 @@ class WorkerStatus:
             for dispatcher in dispatchers
             if (enqueued_s := dispatcher.queue.oldest_s(lane)) is not None
         ]
-        depth = worker.admission.waiting(topic)
+        depth = worker.lane_depth(lane)
         return LaneStatus(
             lane=lane,
             waiting=max(0, depth - running),
             running=running,
-            capacity=worker.admission.capacity(topic),
+            capacity=worker.lane_capacity(lane),
             rate_per_s=worker.lane_rates.rate_per_s(lane.value),
             oldest_wait_s=worker.clock.monotonic_s() - min(oldest_s) if oldest_s else 0.0,
             recent_per_s=worker.lane_rates.recent_per_s(lane.value),
+            shed=not worker.admission.paused.isdisjoint(topics),
+            share=self._share(lane),
+            worst_wait_s=worker.worst_wait_s(lane),
+            held_bytes=sum(map(worker.admission.held_bytes, topics)),
+        )
+
+    def _share(self, lane: Lane) -> float:
+        """Return the part of all tokens of the last minute that ran for `lane`."""
+        per_s = {
+            each: sum(
+                served.dispatcher.figures.lane_tokens.rate_per_s(each.value, over_s=60)
+                for served in self._worker.models or ()
+            )
+            for each in Lane
+        }
+        return per_s[lane] / sum(per_s.values()) if per_s[lane] else 0.0
+
+    def _memory(self) -> MemoryStatus | None:
+        watch, admission = self._worker.memory, self._worker.admission
+        if watch.use is None:
+            return None
+        return MemoryStatus(
+            state=watch.pressure.state.value,
+            used_bytes=watch.use.used_bytes,
+            limit_bytes=watch.use.limit_bytes,
+            limit_source=watch.use.source,
+            held_bytes=admission.held_bytes(),
+            most_held_bytes=admission.total_bytes,
         )
 
 
 def _model(served: ServedModel) -> ModelStatus:
     loaded, dispatcher = served.loaded, served.dispatcher
-    real, padding = (dispatcher.rates.rate_per_s(kind) for kind in ("real", "padding"))
+    rates = dispatcher.figures.rates
+    real, padding, measured_s, predicted_s = (
+        rates.rate_per_s(kind) for kind in ("real", "padding", "measured", "predicted")
+    )
+    base_s, per_token_s = dispatcher.latency.line()
     return ModelStatus(
         name=loaded.name,
         version=loaded.version,
         digest=loaded.digest,
         task=loaded.task,
         provider=loaded.provider,
-        sessions=len(loaded.runners),
-        busy_sessions=sum(dispatcher.busy),
-        rows_per_s=dispatcher.rates.rate_per_s("rows"),
+        runners=dispatcher.runners(),
+        busy_runners=dispatcher.busy,
+        rows_per_s=rates.rate_per_s("rows"),
         padding_ratio=padding / (real + padding) if real else 0.0,
+        batch_base_ms=base_s * 1000,
+        batch_per_1000_tokens_ms=per_token_s * 1e6,
+        predicted_ratio=predicted_s / measured_s if measured_s else None,
     )
 
 

@@ -4,36 +4,50 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 
 import structlog
 
+from cortex_stream.bootstrap.pipelines import load_pipelines
 from cortex_stream.clock import Clock, SystemClock
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.engine.classification import ClassificationStage
 from cortex_stream.engine.embedding import EmbeddingStage
 from cortex_stream.engine.endings import Endings
 from cortex_stream.engine.engine import Engine
-from cortex_stream.engine.models import ServedModels
-from cortex_stream.errors import InvariantError, OperatorError, StuckRun
+from cortex_stream.engine.models import KnownModel, ServedModels
+from cortex_stream.errors import CortexError, InvariantError, OperatorError
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import RecordSource
-from cortex_stream.registry.store import ModelStore, version_order
+from cortex_stream.registry.store import ModelStore, ModelVersion, version_order
+from cortex_stream.routing.hosting import VALIDATION, feeds
+from cortex_stream.routing.pipeline import check_models
+from cortex_stream.routing.route import StageName, Task
 from cortex_stream.scheduling.admission import Admission, Bound
 from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.scheduling.memory_watch import MemoryWatch
 from cortex_stream.settings.tree import Settings
+from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 from cortex_stream.telemetry.errors_log import ErrorsLog
 from cortex_stream.telemetry.logging import request_context
+from cortex_stream.telemetry.process_memory import ProcessMemory, give_back_free_memory
 from cortex_stream.telemetry.rates import RateMeter
-from schemas.outcomes import OutcomeKind
+from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
-from topics.names import EVENTS, request_topic
+from topics.names import EVENTS
 
 log = structlog.stdlib.get_logger(__name__)
+
+_RUN_BY: Final[Mapping[Task, StageName]] = {
+    "embedding": StageName.EMBEDDING,
+    "sequence-classification": StageName.INFERENCE,
+}
+"""Which stage runs a model, by its task."""
 
 
 class Worker:
@@ -42,21 +56,44 @@ class Worker:
     Start it once, on the event loop that will call the engine; stop it on the same loop.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock, instance: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        instance: str,
+        load: Callable[[Settings], list[LoadedModel]] | None = None,
+    ) -> None:
+        """Make a worker; `load` gives its models, by default `load_models`, and may block."""
         self.settings = settings
         self.clock = clock
+        self.pipelines = load_pipelines(settings.pipelines)
         self.instance = instance
         self.started_unix_ms = clock.unix_ms()
-        self.admission = Admission(admission_bounds(settings))
+        total_bytes = settings.lanes.total_bytes
+        self.admission = Admission(admission_bounds(settings), total_bytes=total_bytes)
         self.errors = ErrorsLog(clock=clock)
         self.lane_rates = RateMeter(clock=clock)
-        self.failure: StuckRun | None = None
-        self.on_failure: Callable[[StuckRun], None] = _log_failure
+        self.failure: CortexError | None = None
+        self.on_failure: Callable[[CortexError], None] = _log_failure
         """Told, on the event loop, when only a restart can help."""
-        for lane in Lane:
-            topic = settings.topic(request_topic(lane))
-            depth = partial(self.admission.waiting, topic)
-            metrics.LANE_DEPTH.labels(lane.value).set_function(depth)
+        topics = {lane: lane_topics(settings, lane) for lane in Lane}
+        for lane, fed_by in topics.items():
+            metrics.LANE_DEPTH.labels(lane.value).set_function(partial(self.lane_depth, lane))
+            waits = metrics.LANE_WORST_WAIT_SECONDS.labels(lane.value)
+            waits.set_function(partial(self.worst_wait_s, lane))
+            held = partial(_sum, self.admission.held_bytes, fed_by)
+            metrics.LANE_HELD_BYTES.labels(lane.value).set_function(held)
+        self.memory = MemoryWatch(
+            self.admission,
+            settings.memory,
+            topics=topics,
+            measure=ProcessMemory(limit_bytes=settings.memory.limit).measure,
+            give_back=give_back_free_memory,
+            clock=clock,
+            on_failure=self._fail,
+        )
+        self._load = load or load_models
         self._scope = AsyncExitStack()
         self._models: ServedModels | None = None
         self._engine: Engine | None = None
@@ -73,6 +110,19 @@ class Worker:
         """The served models once they are warm, else None."""
         return self._models
 
+    def lane_depth(self, lane: Lane) -> int:
+        """Return how many work items of `lane` are in the process."""
+        return _sum(self.admission.waiting, lane_topics(self.settings, lane))
+
+    def worst_wait_s(self, lane: Lane) -> float:
+        """Return the longest wait of a row of `lane` for a runner in the last minute."""
+        waits = (served.dispatcher.worst_waits for served in self._models or ())
+        return max((wait.largest(lane.value) for wait in waits), default=0.0)
+
+    def lane_capacity(self, lane: Lane) -> int:
+        """Return how many work items of `lane` may be in the process at once."""
+        return _sum(self.admission.capacity, lane_topics(self.settings, lane))
+
     async def start(self) -> None:
         """Check the topics, load and warm the models, start their runners.
 
@@ -82,7 +132,9 @@ class Worker:
             UnknownModel, UnsafeModel, ModelLoadFailed: a model cannot be served.
         """
         await verify_topics(self.settings)
-        loaded = await asyncio.to_thread(load_models, self.settings)
+        loaded = await asyncio.to_thread(self._load, self.settings)
+        split = self.settings.worker.split
+        known = await asyncio.to_thread(known_models, self.settings) if split else ()
         for model in loaded:
             self._scope.callback(model.close)
         inference = self.settings.inference
@@ -93,19 +145,29 @@ class Worker:
             run_timeout_s=inference.run_timeout_s,
             clock=self.clock,
             on_stuck=self._fail,
+            known=known,
         )
+        check_models(self.pipelines, models.find, default=self.settings.models.embed_default)
         self._models = await self._scope.enter_async_context(models)
         embedding = EmbeddingStage(models, self.clock)
         classification = ClassificationStage(models, self.clock)
         self._engine = Engine(
             models=models,
-            stages={stage.name: stage for stage in (embedding, classification)},
+            stages={
+                stage.name: stage
+                for stage in (embedding, classification)
+                if stage.name in self.settings.worker.stages
+            },
+            pipelines=self.pipelines,
             endings=Endings(limits=self.settings.limits, clock=self.clock, worker=self.instance),
             limits=self.settings.limits,
             max_attempts=inference.attempts,
             clock=self.clock,
             instance=self.instance,
+            most_request_bytes=min(self.settings.lanes.lane_bytes, self.settings.lanes.total_bytes),
         )
+        scope = await self._scope.enter_async_context(TaskScope())
+        _ = scope.start(self.memory.run(), name="watch memory")
 
     async def stop(self) -> None:
         """Stop the runners and release the models. Idempotent."""
@@ -115,7 +177,9 @@ class Worker:
     def settled(self, outcome: Outcome, source: RecordSource) -> None:
         """Count an outcome that is durable now, and remember what went wrong."""
         code = "" if outcome.error is None else outcome.error.code
-        if outcome.kind is None:
+        if outcome.handed_to is not None:
+            metrics.HANDOVERS.labels(outcome.handed_to).inc()
+        elif outcome.kind is None:
             metrics.EVENTS_HANDLED.labels(outcome.type).inc()
         else:
             metrics.OUTCOMES.labels(outcome.kind.value, outcome.type, code).inc()
@@ -133,15 +197,17 @@ class Worker:
                 offset=source.offset,
             )
 
-    def _fail(self, stuck: StuckRun) -> None:
-        self.failure = stuck
-        self.on_failure(stuck)
+    def _fail(self, error: CortexError) -> None:
+        self.failure = error
+        self.on_failure(error)
 
 
-def build_worker(settings: Settings) -> Worker:
-    """Return a worker of this process, not yet started."""
+def build_worker(
+    settings: Settings, *, load: Callable[[Settings], list[LoadedModel]] | None = None
+) -> Worker:
+    """Return a worker of this process, not yet started; `load` is as in `Worker`."""
     instance = f"{socket.gethostname()}-{os.getpid()}"
-    return Worker(settings, clock=SystemClock(), instance=instance)
+    return Worker(settings, clock=SystemClock(), instance=instance, load=load)
 
 
 def admission_bounds(settings: Settings) -> dict[str, Bound]:
@@ -155,20 +221,31 @@ def admission_bounds(settings: Settings) -> dict[str, Bound]:
         Lane.REPLAY: lanes.replay,
     }
     bounds = {
-        settings.topic(request_topic(lane)): Bound(most, lanes.lane_bytes)
-        for lane, most in records.items()
+        settings.topic(feed.topic): Bound(records[feed.lane], lanes.lane_bytes)
+        for feed in feeds(settings.worker.stages)
     }
-    bounds[settings.topic(EVENTS)] = Bound(lanes.high, lanes.lane_bytes)
+    if VALIDATION in settings.worker.stages:
+        bounds[settings.topic(EVENTS)] = Bound(lanes.high, lanes.lane_bytes)
     return bounds
+
+
+def lane_topics(settings: Settings, lane: Lane) -> tuple[str, ...]:
+    """Return the consumed topics that feed `lane`, by their names on the cluster."""
+    return tuple(
+        settings.topic(feed.topic) for feed in feeds(settings.worker.stages) if feed.lane is lane
+    )
 
 
 def batch_rule(settings: Settings, model: LoadedModel) -> BatchRule:
     """Return how large a batch of `model` may be on the device where it runs.
 
+    In strict mode a model whose answers depend on their company has none: one text per call.
     A CPU gains a fifth from small batches and loses many times that to padding; a GPU has rows to
     spare, so there MAX_BATCH_SIZE is the only bound. (No GPU was measured for this release.)
     """
     most_rows = settings.max_batch_size
+    if settings.batching.invariance == "strict" and not model.batch_invariant:
+        return BatchRule(max_rows=1, max_tokens=model.max_tokens)
     if model.provider == "cuda":
         return BatchRule(max_rows=most_rows, max_tokens=most_rows * model.max_tokens)
     inference = settings.inference
@@ -178,19 +255,17 @@ def batch_rule(settings: Settings, model: LoadedModel) -> BatchRule:
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """Verify, open and warm every model to be served. Blocks.
+    """Verify, open and warm every model that a stage hosted here runs. Blocks.
 
     Raises:
         OperatorError: together they are larger than MODEL_CACHE_SIZE.
         UnknownModel, UnsafeModel, ModelLoadFailed: one of them cannot be served.
     """
-    store = ModelStore(settings.models)
-    resolved = [store.resolve(reference) for reference in settings.models.serve]
-    # `minilm` and `minilm@1` may be one; of several, the last is meant by the name alone.
-    versions = sorted(
-        {(version.name, version.version): version for version in resolved}.values(),
-        key=lambda version: version_order(version.version),
-    )
+    versions = [
+        version
+        for version in _resolve(settings)
+        if _RUN_BY[version.manifest.task] in settings.worker.stages
+    ]
     size_bytes = sum(version.onnx_path.stat().st_size for version in versions)
     if size_bytes > settings.model_cache_size:
         raise OperatorError(
@@ -198,7 +273,46 @@ def load_models(settings: Settings) -> list[LoadedModel]:
             f" MODEL_CACHE_SIZE allows {settings.model_cache_size / 1e6:.0f} MB",
             repair="serve fewer models (CORTEX_MODELS__SERVE) or raise MODEL_CACHE_SIZE",
         )
-    return [load_model(version, settings.inference) for version in versions]
+    return [
+        load_model(version, settings.inference, gpu_batch_rows=settings.max_batch_size)
+        for version in versions
+    ]
+
+
+def known_models(settings: Settings) -> list[KnownModel]:
+    """Return every version that the system serves, here or in other workers; verified. Blocks.
+
+    Raises:
+        UnknownModel, UnsafeModel: one of them cannot be served.
+    """
+    return [
+        KnownModel(
+            reference=f"{version.name}@{version.version}",
+            task=version.manifest.task,
+            identity=ModelIdentity(
+                name=version.name,
+                version=version.version,
+                digest=version.digest,
+                batch_invariant=version.manifest.is_batch_invariant
+                or settings.batching.invariance == "strict",
+            ),
+        )
+        for version in _resolve(settings)
+    ]
+
+
+def _resolve(settings: Settings) -> list[ModelVersion]:
+    store = ModelStore(settings.models)
+    resolved = [store.resolve(reference) for reference in settings.models.serve]
+    # `minilm` and `minilm@1` may be one; of several, the last is meant by the name alone.
+    return sorted(
+        {(version.name, version.version): version for version in resolved}.values(),
+        key=lambda version: version_order(version.version),
+    )
+
+
+def _sum(of: Callable[[str], int], topics: Iterable[str]) -> int:
+    return sum(map(of, topics))
 
 
 def _log_end(outcome: Outcome, source: RecordSource, code: str) -> None:
@@ -207,6 +321,8 @@ def _log_end(outcome: Outcome, source: RecordSource, code: str) -> None:
         OutcomeKind.EXPIRED: (logging.DEBUG, "request.expired"),
         OutcomeKind.REJECTED: (logging.INFO, "request.rejected"),
     }.get(outcome.kind or OutcomeKind.DEAD_LETTER, (logging.WARNING, "request.dead_letter"))
+    if not logging.getLogger(__name__).isEnabledFor(level):
+        return  # thousands a second may expire
     with request_context(request_id=outcome.request_id, traceparent=outcome.traceparent):
         log.log(
             level,
@@ -219,5 +335,5 @@ def _log_end(outcome: Outcome, source: RecordSource, code: str) -> None:
         )
 
 
-def _log_failure(stuck: StuckRun) -> None:
-    log.error("worker.failing", code=stuck.code, message=str(stuck))
+def _log_failure(error: CortexError) -> None:
+    log.error("worker.failing", code=error.code, message=str(error))

@@ -21,6 +21,7 @@ import redis.asyncio
 import redis.exceptions
 from pydantic import SecretStr
 
+from cortex_stream.bootstrap.pipelines import load_pipelines
 from cortex_stream.environment import cache_folder
 from cortex_stream.errors import CortexError, OperatorError
 from cortex_stream.kafka.admin import TopicAdmin
@@ -64,6 +65,7 @@ async def checks_of(settings: Settings) -> AsyncIterator[Check]:
     """Look at everything that the settings name, one after the other; each within 5 seconds."""
     for check in await _kafka(settings):
         yield check
+    yield _pipelines(settings)
     yield await _redis(settings.redis_url)
     yield await _postgres(settings.postgres_url)
     store = ModelStore(settings.models)
@@ -120,6 +122,14 @@ async def _kafka(settings: Settings) -> list[Check]:
             "cortex-stream topics apply" if differing else None,
         ),
     ]
+
+
+def _pipelines(settings: Settings) -> Check:
+    try:
+        pipelines = load_pipelines(settings.pipelines)
+    except OperatorError as error:
+        return Check("pipelines", ok=False, detail=str(error), repair=error.repair)
+    return Check("pipelines", ok=True, detail=", ".join(each.name for each in pipelines))
 
 
 async def _redis(url: SecretStr) -> Check:

@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from cortex_stream.cli import reference
 from cortex_stream.cli.main import COMMANDS, app, load_command
 from cortex_stream.errors import OperatorError
+from cortex_stream.routing.pipeline_file import pipelines_schema
 from cortex_stream.telemetry import metrics
 from cortex_stream.version import VERSION
 from schemas.export import json_schemas
@@ -109,6 +110,7 @@ def generate() -> dict[Path, str]:
             allow_unicode=True,
             width=100,
         ),
+        pages / "pipelines.schema.json": _json(pipelines_schema()),
         pages / "settings.md": reference.settings_page(),
         pages / "metrics.md": reference.metrics_page(
             value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)

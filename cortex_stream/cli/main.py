@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "results": Entry("results", "results", _ASK, "Show outcomes as they are, or as they come."),
     "topics": Entry("topics", "topics_app", _OPERATE, "Compare topics with the catalogue; create."),
     "models": Entry("models", "models_app", _OPERATE, "Pull, check and list models."),
-    "bench": Entry("bench", "bench_app", _OPERATE, "Measure throughput and endurance."),
+    "bench": Entry("bench", "bench", _OPERATE, "Measure speed, fairness and endurance."),
     "docs": Entry("docs", "docs_app", _OPERATE, "Write the generated reference and schemas."),
 }
 

@@ -138,6 +138,7 @@ def _described(version: ModelVersion) -> dict[str, Any]:
         "digest": version.digest,
         "task": version.manifest.task,
         "precision": version.manifest.precision,
+        "batch_invariant": version.manifest.is_batch_invariant,
         "dims": version.manifest.dims,
         "folder": str(version.folder),
     }

@@ -34,6 +34,15 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateServices:
+    """Services that run, and a model; `logs` is a folder for what is started beside them."""
+
+    settings: Settings
+    model: ModelVersion
+    logs: Path
+
+
+@dataclass(frozen=True, slots=True)
 class PrivateSystem:
     """What runs. `page` is the address of the worker's status page."""
 
@@ -45,27 +54,50 @@ class PrivateSystem:
 
 @contextmanager
 def private_system(
-    name: str,
-    *,
-    model: str,
-    steps: Steps,
-    keep_models: Path | None = None,
-    cores: int | None = None,
+    name: str, *, model: str, steps: Steps, keep_models: Path | None = None
 ) -> Iterator[PrivateSystem]:
-    """Start a system, yield it once the worker takes work, then take all of it away.
-
-    This process's environment points to it from then on.
+    """Start services, topics and a worker, yield them once it takes work, then take all away.
 
     Args:
-        name: of its stack, which must not run already.
+        name: see `private_services`, as for the others.
         model: what the worker serves.
         steps: is told what happens.
-        keep_models: leave everything running when the block ends well, with the models in this
-            folder; None: leave nothing.
-        cores: the worker may use only so many.
+        keep_models: leave everything running when the block ends well.
 
     Raises:
         OperatorError: a part does not start. The worker's log stays where the text says.
+    """
+    with private_services(name, model=model, steps=steps, keep_models=keep_models) as services:
+        settings = services.settings
+        steps.begin("topics")
+        steps.say(f"{run_interruptibly(lambda: _apply_topics(settings))} created")
+        steps.begin("worker")
+        with WorkerProcess(log=services.logs / "worker.log") as worker:
+            page = worker.wait_ready()
+            steps.say(f"ready: {page}")
+            yield PrivateSystem(settings, services.model, worker, page)
+            worker.check()
+            if keep_models is not None:
+                worker.release()
+
+
+@contextmanager
+def private_services(
+    name: str, *, model: str, steps: Steps, keep_models: Path | None = None
+) -> Iterator[PrivateServices]:
+    """Start services, get the model, yield both, then take all of it away.
+
+    This process's environment points to them from then on.
+
+    Args:
+        name: of the stack, which must not run already.
+        model: what workers serve.
+        steps: is told what happens.
+        keep_models: leave everything running when the block ends well, with the models in this
+            folder; None: leave nothing.
+
+    Raises:
+        OperatorError: a part does not start, or the block failed: then the logs stay.
     """
     folder = Path(".cortex", name).absolute()
     models = (keep_models or folder / "models").absolute()
@@ -89,8 +121,6 @@ def private_system(
                 "CORTEX_WEB__PORT": "6066" if keep_models else "0",
             }
         )
-        steps.begin("topics")
-        steps.say(f"{run_interruptibly(lambda: _apply_topics(settings))} created")
         steps.begin("model")
         version = pull(
             model,
@@ -98,16 +128,10 @@ def private_system(
             progress=lambda done, total: steps.advanced(model, done=done, total=total),
         ).version
         steps.say(f"{version.name}@{version.version}, {version.digest[:19]}…")
-        steps.begin("worker")
-        log = folder / "worker.log"
-        undo.push(_remove_unless_failed(log))
-        worker = undo.enter_context(WorkerProcess(log=log, cores=cores))
-        page = worker.wait_ready()
-        steps.say(f"ready: {page}")
-        yield PrivateSystem(settings, version, worker, page)
-        worker.check()
+        logs = folder / "logs"
+        undo.push(_remove_unless_failed(logs))
+        yield PrivateServices(settings, version, logs)
         if keep_models is not None:
-            worker.release()
             undo.pop_all()
 
 
@@ -146,10 +170,10 @@ def _interrupt_once(undo: ExitStack) -> None:
         undo.callback(signal.signal, each, signal.signal(each, interrupt))
 
 
-def _remove_unless_failed(log: Path) -> Callable[..., None]:
+def _remove_unless_failed(logs: Path) -> Callable[..., None]:
     def leave(error: type[BaseException] | None, *_: object) -> None:
         if error is None or not issubclass(error, Exception):  # well, or interrupted
-            log.unlink(missing_ok=True)
+            shutil.rmtree(logs, ignore_errors=True)
 
     return leave
 

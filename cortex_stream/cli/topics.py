@@ -15,7 +15,7 @@ from cortex_stream.cli.output import console, print_json
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.plan import Plan
 from cortex_stream.settings.tree import Settings, load_settings
-from topics.catalogue import CATALOGUE, CURRENT, TopicSpec, replication
+from topics.catalogue import CATALOGUE, CURRENT, TopicSpec, needed_topics, replication
 
 topics_app = typer.Typer(
     help="Compare the topic catalogue with the cluster, and create what is missing.",
@@ -28,17 +28,20 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 
 @topics_app.command("list")
 def list_topics(*, json: Json = False) -> None:
-    """Show the topics that this release uses (with --json: the whole catalogue). Needs no broker."""
+    """Show the topics that this system needs (with --json: the whole catalogue). Needs no broker."""
     settings = load_settings()
     if json:
         print_json({"topics": [_described(spec, settings) for spec in CATALOGUE]})
         return
     table = Table("topic", "direction", "partitions", "kept")
-    for spec in CURRENT:
+    needed = needed_topics(split=settings.worker.split)
+    for spec in needed:
         name = escape(settings.topic(spec.name))
         partitions = str(spec.partitions(settings.kafka.profile))
         table.add_row(name, spec.direction.value, partitions, kept(spec))
     console().print(table)
+    if len(needed) < len(CURRENT):
+        console().print(f"{len(CURRENT) - len(needed)} more join them where stages are split.")
     console().print(
         f"{len(CATALOGUE) - len(CURRENT)} more belong to later releases: docs/reference/topics.md"
     )
@@ -133,5 +136,6 @@ def _described(spec: TopicSpec, settings: Settings) -> dict[str, Any]:
         "partitions": spec.partitions(profile),
         "replication": replication(profile),
         "config": spec.config(profile),
+        "split": spec.split,
         "planned": spec.planned,
     }

@@ -21,11 +21,12 @@ class Outcome:
     Attributes:
         outcome_id: equal for equal requests, however often they are processed; None for events.
         request_id: None when it could not be read.
-        kind: how it ended; None for an event that took effect.
+        kind: how it ended; None for an event that took effect, and for a request handed over.
         type: request or event type if it is one we know, else `unknown`: safe as a metric label.
         records: everything that must be durable before the source record may be acknowledged,
             in the order in which it is produced.
         error: what went wrong, for logs and the status page.
+        handed_to: the stage whose workers go on with the request; None once it has ended.
     """
 
     outcome_id: str | None
@@ -36,6 +37,7 @@ class Outcome:
     error: CortexError | None = None
     replay_id: str | None = None
     traceparent: str | None = None
+    handed_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def outcome_record(kind: OutcomeKind, fields: OutcomeFields, *, now_unix_ms: int
     return OutgoingRecord(
         topic=RESULTS if fields.replay_id is None else REPLAYS,
         key=None if fields.request_id is None else fields.request_id.encode(),
-        value=orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY),
+        value=_exact(orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)),
     )
 
 
@@ -114,7 +116,12 @@ def lake_vector_record(
         "vectors": [base64.b64encode(vector).decode() for vector in vectors],
         "time": rfc3339(now_unix_ms),
     }
-    return OutgoingRecord(LAKE_VECTORS, subject.encode(), orjson.dumps(value))
+    return OutgoingRecord(LAKE_VECTORS, subject.encode(), _exact(orjson.dumps(value)))
+
+
+def _exact(encoded: bytes) -> bytes:
+    """Return a copy without room to spare: orjson's 2 KB keep a buffer of 32 while they wait."""
+    return bytes(memoryview(encoded))
 
 
 def rfc3339(unix_ms: int) -> str:
@@ -132,5 +139,10 @@ def _error(error: CortexError) -> dict[str, object]:
     }
 
 
-def _model(model: ModelIdentity) -> dict[str, str]:
-    return {"name": model.name, "version": model.version, "digest": model.digest}
+def _model(model: ModelIdentity) -> dict[str, str | bool]:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "batch_invariant": model.batch_invariant,
+    }

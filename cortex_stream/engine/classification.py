@@ -27,9 +27,9 @@ class ClassificationStage:
         data = item.request.data
         if not isinstance(data, ClassifyData):
             raise InvariantError("classifying a request that is none; this is a bug")
-        model = self._models.find(item.route.model)
-        if model.task == "embedding":
+        if self._models.find(item.route.model).task == "embedding":
             return self._compare(data, so_far)
+        model = self._models.running(item.route.model)
         return await self._classify(item, data, model, so_far)
 
     def _compare(self, data: ClassifyData, so_far: Progress) -> Progress:

@@ -29,7 +29,7 @@ class EmbeddingStage:
         data = item.request.data
         labels = _labels(data, item.route.model)
         input_type = data.input_type if isinstance(data, EmbedData) else None
-        model = self._models.find(item.route.model)
+        model = self._models.running(item.route.model)
         began_s = self._clock.monotonic_s()
         answers = await model.run(
             [*data.texts, *labels],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cortex_stream.clock import Clock
 from cortex_stream.delivery.dead_letter import Failure, dead_letter, truncate_utf8
@@ -70,8 +71,9 @@ class Endings:
         asker = Asker.of(item.request)
         total_s = self._clock.monotonic_s() - item.source.received_s
         timings_ms = {**progress.timings_ms, "total": round(total_s * 1000, 3)}
-        fields = replace(
-            _fields(asker, item.source),
+        fields = _fields(
+            asker,
+            item.source,
             output=progress.output,
             model=progress.model,
             timings_ms=timings_ms,
@@ -127,12 +129,7 @@ class Endings:
         Rejected and failed requests leave a dead letter as evidence; expired ones do not, since
         nothing is wrong with them.
         """
-        fields = replace(
-            _fields(asker, source),
-            model=model,
-            timings_ms=timings_ms or {},
-            attempt=attempt,
-        )
+        fields = _fields(asker, source, model=model, timings_ms=timings_ms or {}, attempt=attempt)
         return self._failed(kind, error, fields, value, source, stage=stage, label=_label(asker))
 
     def replacement(
@@ -174,6 +171,9 @@ class Endings:
         label: str,
         copy: bool = True,
     ) -> Outcome:
+        # The stack holds the outcome, which holds the error: a ring that would keep the record until
+        # a full garbage collection. Whoever wants the stack has logged it.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         now_unix_ms = self._clock.unix_ms()
         total_s = self._clock.monotonic_s() - source.received_s
         fields = replace(
@@ -227,7 +227,15 @@ class Endings:
         return error if bounded == message else type(error)(bounded, field=error.field)
 
 
-def _fields(asker: Asker, source: RecordSource) -> OutcomeFields:
+def _fields(
+    asker: Asker,
+    source: RecordSource,
+    *,
+    output: Mapping[str, Any] | None = None,
+    model: ModelIdentity | None,
+    timings_ms: Mapping[str, float],
+    attempt: int,
+) -> OutcomeFields:
     if asker.request_id is None:
         identity = unreadable_outcome_id(
             topic=source.topic, partition=source.partition, offset=source.offset
@@ -245,11 +253,11 @@ def _fields(asker: Asker, source: RecordSource) -> OutcomeFields:
         request_type=asker.type,
         traceparent=asker.traceparent,
         replay_id=asker.replay_id,
-        output=None,
+        output=output,
         error=None,
-        model=None,
-        timings_ms={},
-        attempt=1,
+        model=model,
+        timings_ms=timings_ms,
+        attempt=attempt,
     )
 
 

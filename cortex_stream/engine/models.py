@@ -11,12 +11,13 @@ from typing import Final, Self
 from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
 from cortex_stream.engine.stage import Matrix
-from cortex_stream.errors import StuckRun, UnknownModel
+from cortex_stream.errors import CortexError, InvariantError, UnknownModel
 from cortex_stream.inference.model import LoadedModel
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.routing.route import Task
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.runner_thread import Crew
 from schemas.outcomes import ModelIdentity
 from schemas.priority import Lane
 
@@ -42,16 +43,33 @@ class TextAnswers:
     queue_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """One model version as routes and outcomes need it, wherever it runs."""
+
+    reference: str
+    task: Task
+    identity: ModelIdentity
+
+
 class ServedModel:
     """One model version with its runners."""
 
     def __init__(
-        self, loaded: LoadedModel, dispatcher: Dispatcher[TokenRow], tokenising: ThreadPoolExecutor
+        self,
+        loaded: LoadedModel,
+        dispatcher: Dispatcher[TokenRow],
+        tokenising: ThreadPoolExecutor,
+        *,
+        batch_invariant: bool,
     ) -> None:
         self.loaded = loaded
         self.dispatcher = dispatcher
         self.identity = ModelIdentity(
-            name=loaded.name, version=loaded.version, digest=loaded.digest
+            name=loaded.name,
+            version=loaded.version,
+            digest=loaded.digest,
+            batch_invariant=batch_invariant,
         )
         self.reference = loaded.reference
         self.task: Task = loaded.task
@@ -69,7 +87,7 @@ class ServedModel:
         """Return the model's numbers for `texts`, at least one.
 
         Raises:
-            Expired, InferenceFailed, InvalidOutput, StuckRun: see `Dispatcher.submit`.
+            Expired, InferenceFailed, InvalidOutput, DeviceFailed, StuckRun: see `Dispatcher.submit`.
         """
         prefix = self.loaded.prefixes.get(input_type or "passage", "")
         if sum(map(len, texts)) <= INLINE_CHARS:
@@ -101,11 +119,13 @@ class ServedModels:
         rule: Callable[[LoadedModel], BatchRule],
         run_timeout_s: float,
         clock: Clock,
-        on_stuck: Callable[[StuckRun], None],
+        on_stuck: Callable[[CortexError], None],
+        known: Sequence[KnownModel] = (),
     ) -> None:
         """Serve `loaded`; requests that name no model get `default`, a name.
 
-        Of several versions of a name, the name alone means the one that is loaded last.
+        Of several versions of a name, the name alone means the one that comes last. `known`: those
+        loaded here and those that other workers run; empty when there are no such.
         """
         self._default = default
         self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
@@ -113,42 +133,55 @@ class ServedModels:
             ServedModel(
                 model,
                 Dispatcher(
-                    model.runners,
+                    Crew(model.runners, rule(model)),
+                    standby=Crew(model.standby.runners, rule(model.standby))
+                    if model.standby
+                    else None,
                     model=model.reference,
-                    rule=rule(model),
                     run_timeout_s=run_timeout_s,
                     clock=clock,
                     on_stuck=on_stuck,
                 ),
                 self._tokenising,
+                # A text that runs alone has no company to depend on.
+                batch_invariant=model.batch_invariant or rule(model).max_rows == 1,
             )
             for model in loaded
         ]
-        self._by_reference: Mapping[str, ServedModel] = {
-            **{served.loaded.name: served for served in self._served},
-            **{served.reference: served for served in self._served},
+        served = {each.reference: each for each in self._served}
+        self._known = [served.get(each.reference, each) for each in known] or self._served
+        self._by_reference: Mapping[str, ServedModel | KnownModel] = {
+            **{each.identity.name: each for each in self._known},
+            **{each.reference: each for each in self._known},
         }
         self._scope = AsyncExitStack()
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """Iterate over the served versions."""
+        """Iterate over the versions that run here."""
         return iter(self._served)
 
-    def find(self, reference: str | None) -> ServedModel:
-        """Return the version that `reference` names, or the default.
+    def running(self, reference: str) -> ServedModel:
+        """Return the version that `reference` names, for a stage that runs it here."""
+        found = self.find(reference)
+        if not isinstance(found, ServedModel):
+            raise InvariantError(f"running {reference}, which is not loaded here; this is a bug")
+        return found
+
+    def find(self, reference: str | None) -> ServedModel | KnownModel:
+        """Return the version that `reference` names, or the default, wherever it runs.
 
         Raises:
-            UnknownModel: this worker serves no such version.
+            UnknownModel: no worker serves such a version.
         """
-        served = self._by_reference.get(reference or self._default)
-        if served is None:
-            here = ", ".join(served.reference for served in self._served)
+        found = self._by_reference.get(reference or self._default)
+        if found is None:
+            here = ", ".join(each.reference for each in self._known)
             raise UnknownModel(
                 f"data.model: {reference!r} is not served here; served: {here}"
                 " (CORTEX_MODELS__SERVE)",
                 field="data.model",
             )
-        return served
+        return found
 
     async def __aenter__(self) -> Self:
         """Start the runners."""

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import orjson
 
-from cortex_stream.engine.parse import Envelope, read_attributes, read_data
+from cortex_stream.engine.parse import read_data
 from cortex_stream.errors import InvalidField, LimitExceeded
 from cortex_stream.routing.request import Request
 from cortex_stream.routing.route import unknown_type
 from cortex_stream.settings.sections import LimitsSettings
-from schemas.requests import DATA_BY_TYPE, ClassifyData, RequestData
+from schemas.requests import DATA_BY_TYPE, ClassifyData, RequestAttributes, RequestData
 
 _CONTROL: Final = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """C0 and C1 control characters but tab, newline and carriage return; NUL is refused before."""
@@ -26,25 +26,25 @@ _JOINER: Final = "\u034f"
 MAX_UTF8_BYTES: Final = 4
 
 
-def validate(envelope: Envelope, *, replay_id: str | None, limits: LimitsSettings) -> Request:
-    """Return the request in `envelope`.
+def validate(
+    attributes: RequestAttributes, data: Any, *, replay_id: str | None, limits: LimitsSettings
+) -> Request:
+    """Return the request that `attributes` ask for with `data`, as it came.
 
     Raises:
-        InvalidEnvelope: an attribute is missing or wrong.
         UnknownType: this release answers no such type.
         InvalidField: a field of `data` is missing, wrong, or has a NUL character.
         LimitExceeded: more or longer texts than allowed.
     """
-    attributes = read_attributes(envelope)
     model = DATA_BY_TYPE.get(attributes.type)
     if model is None:
         raise unknown_type(attributes.type)
-    data = read_data(model, envelope.data)
-    _check_limits(data, limits)
+    payload = read_data(model, data)
+    _check_limits(payload, limits)
     return Request(
         attributes=attributes,
-        data=_sanitised(data),
-        payload_digest=payload_digest(attributes.type, envelope.data),
+        data=_sanitised(payload),
+        payload_digest=payload_digest(attributes.type, data),
         replay_id=replay_id,
     )
 
@@ -124,7 +124,7 @@ def _sanitised(data: RequestData) -> RequestData:
     texts = [sanitise(text, field=f"data.texts[{index}]") for index, text in enumerate(data.texts)]
     if isinstance(data, ClassifyData) and data.labels is not None:
         return data.model_copy(update={"texts": texts, "labels": _sanitised_labels(data.labels)})
-    return data.model_copy(update={"texts": texts})
+    return data if texts == data.texts else data.model_copy(update={"texts": texts})
 
 
 def _sanitised_labels(labels: list[str]) -> list[str]:

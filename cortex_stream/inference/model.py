@@ -1,11 +1,13 @@
 """A model version, loaded and proven: what the engine and the scheduler work with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-from cortex_stream.errors import InferenceFailed, InvalidOutput, ModelLoadFailed
+import structlog
+
+from cortex_stream.errors import DeviceFailed, InferenceFailed, InvalidOutput, ModelLoadFailed
 from cortex_stream.inference.onnx_runner import OnnxRunner
 from cortex_stream.inference.runner import Runner
 from cortex_stream.inference.session import Provider, open_session, usable_cores
@@ -14,6 +16,9 @@ from cortex_stream.settings.sections import InferenceSettings
 
 Task = Literal["embedding", "sequence-classification"]
 _PROBE: Final = "Is this model sound? "
+_SHORTEST_TOKENS: Final = 8
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class ModelManifest(Protocol):
@@ -36,6 +41,8 @@ class ModelManifest(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def prefixes(self) -> Mapping[str, str]: ...
+    @property
+    def is_batch_invariant(self) -> bool: ...
 
 
 class ModelSource(Protocol):
@@ -67,6 +74,9 @@ class LoadedModel:
         provider: where it runs, `cpu` or `cuda`.
         prefixes: put before a text by its role, `query` or `passage`; empty for most models.
         runners: run batches independently of each other, one thread each.
+        standby: the same version on the CPU, for the time in which the device of `runners` is
+            lost; None where they are on the CPU themselves.
+        batch_invariant: whether an answer is the same whatever other texts run beside it.
     """
 
     name: str
@@ -80,6 +90,8 @@ class LoadedModel:
     prefixes: Mapping[str, str]
     tokenizer: TextTokenizer
     runners: tuple[Runner, ...]
+    standby: "LoadedModel | None" = None
+    batch_invariant: bool = True
 
     @property
     def reference(self) -> str:
@@ -90,12 +102,22 @@ class LoadedModel:
         """Give memory back. Nothing may run any more."""
         for runner in self.runners:
             runner.close()
+        if self.standby is not None:
+            self.standby.close()
 
 
-def load_model(source: ModelSource, settings: InferenceSettings) -> LoadedModel:
+def load_model(
+    source: ModelSource, settings: InferenceSettings, *, gpu_batch_rows: int = 32
+) -> LoadedModel:
     """Open a verified version, warm it up, and prove that it gives finite numbers of its shape.
 
-    Blocks for about a second; call it in a thread.
+    Blocks for about a second; call it in a thread. On a GPU the version is opened on the CPU, too,
+    so that nothing can fail any more when the GPU does.
+
+    Args:
+        source: where its files are.
+        settings: on which device, and how large its batches are on a CPU.
+        gpu_batch_rows: rows of the largest batch on a GPU.
 
     Raises:
         ModelLoadFailed: the folder does not hold what its manifest says, or the demanded device
@@ -114,8 +136,14 @@ def load_model(source: ModelSource, settings: InferenceSettings) -> LoadedModel:
         )
         for _ in range(_runner_count(session.provider, settings))
     )
-    _prove(runners[0], tokenizer, settings)
-    return LoadedModel(
+    if session.provider == "cpu":
+        shapes = warm_up_shapes(
+            tokenizer.max_tokens, max_rows=settings.batch_rows, max_tokens=settings.batch_tokens
+        )
+    else:
+        shapes = warm_up_shapes(tokenizer.max_tokens, max_rows=gpu_batch_rows, max_tokens=None)
+    _prove(runners[0], tokenizer, shapes)
+    loaded = LoadedModel(
         name=source.name,
         version=source.version,
         digest=source.digest,
@@ -127,23 +155,60 @@ def load_model(source: ModelSource, settings: InferenceSettings) -> LoadedModel:
         prefixes=manifest.prefixes,
         tokenizer=tokenizer,
         runners=runners,
+        batch_invariant=manifest.is_batch_invariant,
     )
+    return loaded if loaded.provider == "cpu" else with_standby(loaded, source, settings)
+
+
+def with_standby(
+    loaded: LoadedModel, source: ModelSource, settings: InferenceSettings
+) -> LoadedModel:
+    """Return `loaded` with the same version on the CPU beside it, if that can be opened."""
+    try:
+        standby = load_model(source, settings.model_copy(update={"provider": "cpu"}))
+    except ModelLoadFailed as error:  # such as a graph with operators for a GPU alone
+        _log.warning("inference.no_standby", model=loaded.reference, error=str(error))
+        return loaded
+    return replace(loaded, standby=standby)
+
+
+def warm_up_shapes(
+    longest_tokens: int, *, max_rows: int, max_tokens: int | None
+) -> list[tuple[int, int]]:
+    """Return the largest batch of each length bucket, as rows and tokens per row.
+
+    The lengths double: few runs, and every buffer that a batch can need is asked for once.
+    (Measured with int8 MiniLM on a CPU: a shape's first run then costs what its later ones do,
+    0.98-1.01 times, and the process is as large after it as with every multiple of 8 warmed up,
+    150 MB. A GPU loads its kernels at the first run of a shape's kind, so there it pays.)
+    """
+    lengths = [longest_tokens]
+    tokens = _SHORTEST_TOKENS
+    while tokens < longest_tokens:
+        lengths.insert(-1, tokens)
+        tokens *= 2
+    room = max_tokens or max_rows * longest_tokens
+    return [(max(1, min(max_rows, room // tokens)), tokens) for tokens in lengths]
 
 
 def _runner_count(provider: Provider, settings: InferenceSettings) -> int:
     if provider == "cuda":
         return 1  # a GPU takes large batches one after the other
-    return settings.sessions or usable_cores()
+    return settings.runners or usable_cores()
 
 
-def _prove(runner: Runner, tokenizer: TextTokenizer, settings: InferenceSettings) -> None:
-    """Run the widest and the longest batch, so that no request pays for the first allocation."""
+def _prove(runner: Runner, tokenizer: TextTokenizer, shapes: list[tuple[int, int]]) -> None:
+    """Run a batch of each shape, so that no request pays for the first allocation."""
     [long] = tokenizer.encode([_PROBE * tokenizer.max_tokens])
-    short_tokens = max(1, min(settings.batch_tokens // settings.batch_rows, long.tokens))
-    short = TokenRow(long.ids[:short_tokens])
     try:
-        for batch in ([short] * settings.batch_rows, [long]):
-            runner.run(batch)
+        runner.probe()
+        for rows, tokens in shapes:
+            runner.run([TokenRow(long.ids[:tokens])] * rows)
+    except DeviceFailed as error:
+        raise ModelLoadFailed(
+            f"loading {runner.model}: its first run failed: {error}",
+            repair="look at nvidia-smi; lower MAX_BATCH_SIZE, or set CORTEX_INFERENCE__PROVIDER=cpu",
+        ) from error
     except (InferenceFailed, InvalidOutput) as error:
         raise ModelLoadFailed(
             f"loading {runner.model}: its first run failed: {error}",

@@ -7,15 +7,24 @@ Owner: one thread at a time per runner; several runners may share a session.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from cortex_stream.errors import InferenceFailed, InvalidOutput, ModelLoadFailed
+from cortex_stream.errors import (
+    DeviceFailed,
+    DeviceOutOfMemory,
+    InferenceFailed,
+    InvalidOutput,
+    ModelLoadFailed,
+)
 from cortex_stream.inference import tensors
+from cortex_stream.inference.device_faults import DeviceFault, device_fault
 from cortex_stream.inference.session import OpenSession
 from cortex_stream.inference.tensors import FloatRows, FloatTokens, IntRows
 from cortex_stream.inference.tokenizer import TokenRow
+
+_PROBE: Final = TokenRow(np.zeros(8, np.int64))  # id 0 is in every vocabulary
 
 
 class OnnxRunner:
@@ -59,19 +68,45 @@ class OnnxRunner:
     def run(self, rows: Sequence[TokenRow]) -> FloatRows:
         """Return one float32 row per token row, shape `(len(rows), width)`. Blocks.
 
+        When the device has no memory for all rows, they run in two halves.
+
         Raises:
             InferenceFailed: ONNX Runtime refused the batch, or the runner is closed.
             InvalidOutput: it gave NaN, infinity or another shape.
+            DeviceOutOfMemory: a half did not fit either, or there was one row alone.
+            DeviceFailed: the device is lost.
         """
-        if self._session is None:
-            raise InferenceFailed(f"running {self._model}: the runner is closed")
         if not rows:
             return np.empty((0, self._width), np.float32)
+        try:
+            return self._run(rows)
+        except DeviceOutOfMemory:
+            if len(rows) == 1:
+                raise
+        half = (len(rows) + 1) // 2
+        return np.concatenate([self._run(rows[:half]), self._run(rows[half:])])
+
+    def probe(self) -> None:
+        """Run eight tokens; raise what `run` would."""
+        self._run([_PROBE])
+
+    def close(self) -> None:
+        """Let go of the session; the last runner's close frees it."""
+        self._session = None
+
+    def _run(self, rows: Sequence[TokenRow]) -> FloatRows:
+        if self._session is None:
+            raise InferenceFailed(f"running {self._model}: the runner is closed")
         ids, mask = tensors.pad([row.ids for row in rows])
         try:
             raw = self._session.run(_feeds(self._session.inputs, ids=ids, mask=mask))
         except Exception as error:  # its classes share no parent below Exception
-            raise InferenceFailed(
+            failure = {
+                None: InferenceFailed,
+                DeviceFault.LOST: DeviceFailed,
+                DeviceFault.OUT_OF_MEMORY: DeviceOutOfMemory,
+            }[device_fault(str(error))]
+            raise failure(
                 f"running {self._model} on {ids.shape[0]} rows of {ids.shape[1]} tokens: {error}"
             ) from error
         if raw.shape[0] != len(rows) or raw.shape[-1] != self._width:
@@ -83,10 +118,6 @@ class OnnxRunner:
         if not np.isfinite(numbers).all():
             raise InvalidOutput(f"running {self._model} on {len(rows)} rows: output is not finite")
         return numbers
-
-    def close(self) -> None:
-        """Let go of the session; the last runner's close frees it."""
-        self._session = None
 
     def _pooled(self, raw: FloatTokens, lengths: Sequence[int]) -> FloatRows:
         if self._pooling == "mean":

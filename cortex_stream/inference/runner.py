@@ -33,7 +33,13 @@ class Runner(Protocol):
         Raises:
             InferenceFailed: the run broke; a second try may succeed.
             InvalidOutput: it gave NaN, infinity or another shape.
+            DeviceFailed: the device is lost, or out of memory even for half of the rows; the rows
+                are not at fault.
         """
+        ...
+
+    def probe(self) -> None:
+        """Run a few tokens through the model; raise what `run` would. Blocks for a moment."""
         ...
 
     def close(self) -> None:

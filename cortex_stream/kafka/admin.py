@@ -31,7 +31,7 @@ from cortex_stream.kafka.plan import (
     wanted_topics,
 )
 from cortex_stream.settings.tree import Settings
-from topics.catalogue import CURRENT
+from topics.catalogue import needed_topics
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,8 @@ class TopicAdmin:
             BrokerUnavailable: a broker stopped answering, or refused.
         """
         kafka = self._settings.kafka
-        wanted = wanted_topics(CURRENT, profile=kafka.profile, prefix=kafka.topic_prefix)
+        needed = needed_topics(split=self._settings.worker.split)
+        wanted = wanted_topics(needed, profile=kafka.profile, prefix=kafka.topic_prefix)
         return decide_plan(wanted, await self.describe(topic.name for topic in wanted))
 
     async def describe(self, names: Iterable[str]) -> dict[str, PresentTopic]:

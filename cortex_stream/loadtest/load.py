@@ -1,24 +1,14 @@
-"""Requests in numbers, and the open loop that sends them.
+"""Requests in numbers."""
 
-The driver never waits for an outcome before it sends the next request: a slow system meets the
-same load as a fast one, as it would in life.
-"""
-
-import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 
-from cortex_stream.clock import Clock
-from cortex_stream.errors import CortexError
-from cortex_stream.loadtest.ledger import Ledger
-from cortex_stream.record import OutgoingRecord
 from schemas.priority import Lane
 from schemas.requests import CLASSIFY, EMBED
-from topics.names import request_topic
 
 MIX: Final[Mapping[Lane, float]] = {
     Lane.CRITICAL: 0.1,
@@ -28,30 +18,21 @@ MIX: Final[Mapping[Lane, float]] = {
 }
 """Shares of the four priorities, as a busy platform has them."""
 
-_FILL_RECORDS: Final = 500  # one call's worth: the producer forms batches of 256 KiB out of them
-_TICK_S: Final = 0.01  # requests due within a tick are sent together: a timer each costs more
-
-
-class Sender(Protocol):
-    """Produces records durably; `kafka.producer.KafkaProducer` is one."""
-
-    async def send(self, *records: OutgoingRecord) -> None:
-        """Return once all of them are durable."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One request on its way to the topic of its lane."""
+    """One request on its way.
+
+    Attributes:
+        tenant: who asks; empty: nobody in particular.
+        traffic: the name of the traffic that it belongs to.
+    """
 
     request_id: str
     lane: Lane
     value: bytes
-
-    @property
-    def record(self) -> OutgoingRecord:
-        """The record to produce."""
-        return OutgoingRecord(request_topic(self.lane), self.request_id.encode(), self.value)
+    tenant: str = ""
+    traffic: str = ""
 
 
 def request_value(
@@ -98,57 +79,13 @@ def classify_requests(
     ]
 
 
-async def fill(
-    sender: Sender, requests: Sequence[LoadRequest], *, ledger: Ledger, clock: Clock
-) -> None:
-    """Send everything as fast as Kafka takes it; return when all of it is durable."""
-    for start in range(0, len(requests), _FILL_RECORDS):
-        await _send(sender, requests[start : start + _FILL_RECORDS], ledger=ledger, clock=clock)
-
-
-async def drive(
-    sender: Sender,
-    requests: Iterable[LoadRequest],
-    *,
-    rate_per_s: float,
-    seed: int,
-    ledger: Ledger,
-    clock: Clock,
-) -> None:
-    """Send at random moments (a Poisson process) that depend on `seed` alone, never on answers.
-
-    Requests that became due while the loop was busy follow at once: the load never sags.
-    """
-    gaps = random.Random(seed)  # noqa: S311 (a load, not a secret)
-    due_s = clock.monotonic_s()
-    batch: list[LoadRequest] = []
-    try:
-        async with asyncio.TaskGroup() as sending:
-            for request in requests:
-                due_s += gaps.expovariate(rate_per_s)
-                wait_s = due_s - clock.monotonic_s()
-                if wait_s > _TICK_S:
-                    if batch:
-                        sending.create_task(_send(sender, batch, ledger=ledger, clock=clock))
-                        batch = []
-                    await asyncio.sleep(wait_s)
-                batch.append(request)
-            await _send(sender, batch, ledger=ledger, clock=clock)
-    except* CortexError as failed:
-        raise failed.exceptions[0] from failed
-
-
-async def _send(
-    sender: Sender, requests: Sequence[LoadRequest], *, ledger: Ledger, clock: Clock
-) -> None:
-    now_ms = clock.unix_ms()
-    for request in requests:
-        ledger.sent(request.request_id, lane=request.lane, at_ms=now_ms)
-    await sender.send(*(request.record for request in requests))
+def source_of(run: str) -> str:
+    """Return the CloudEvents source of the requests of a run."""
+    return f"//cortex-stream/loadtest/{run}"
 
 
 def _lanes(count: int, *, seed: int, mix: Mapping[Lane, float]) -> list[Lane]:
-    draw = random.Random(seed)  # noqa: S311 (as above)
+    draw = random.Random(seed)  # noqa: S311 (a load, not a secret)
     return draw.choices(list(mix), weights=list(mix.values()), k=count)
 
 
@@ -159,6 +96,6 @@ def _request(
         request_id=request_id,
         request_type=request_type,
         data=data,
-        attributes={"source": f"//cortex-stream/loadtest/{run}"},
+        attributes={"source": source_of(run)},
     )
     return LoadRequest(request_id, lane, value)

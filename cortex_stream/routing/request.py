@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cortex_stream.deadline import Deadline
 from cortex_stream.record import RecordSource
+from cortex_stream.routing.pipeline import Pipeline
 from cortex_stream.routing.route import Route
 from schemas.priority import Lane
 from schemas.requests import RequestAttributes, RequestData
@@ -35,7 +36,9 @@ class WorkItem:
 
     Attributes:
         lane: where it waits; its topic's lane or a lower one.
+        pipeline: what the request is answered by, with its limits.
         route: the stages that answer it.
+        position: where in the route this worker begins.
         cost_tokens: estimate of the tokens that will run, before tokenising.
         deadline: when nobody waits any more, on this process's monotonic clock.
     """
@@ -43,6 +46,8 @@ class WorkItem:
     request: Request
     source: RecordSource
     lane: Lane
+    pipeline: Pipeline
     route: Route
+    position: int
     cost_tokens: int
     deadline: Deadline | None

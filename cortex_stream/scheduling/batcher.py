@@ -1,11 +1,16 @@
-"""Which waiting rows run together: the head by fairness, its company by length."""
+"""Which waiting rows run together: the head by fairness, its company by length.
 
-from collections.abc import Callable
+A batch is made of what waits at this moment. It grows as long as the rule allows and the latency
+model says that every row with a deadline in it will still be answered in time.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
+from cortex_stream.scheduling.latency_model import LatencyModel
 
 LEAST_FILL: Final = 0.8
 """A companion must fill at least this share of the head's length. On a CPU a batch of eight saves
@@ -46,43 +51,69 @@ class Batch(Generic[T]):
     late: list[Row[T]]
 
 
-def form_batch(queue: FairQueue[T], rule: BatchRule, *, now_s: float) -> Batch[T]:
+def form_batch(
+    queue: FairQueue[T], rule: BatchRule, *, now_s: float, latency: LatencyModel | None = None
+) -> Batch[T]:
     """Take the rows of the next batch out of `queue`. Never blocks.
 
-    The head is the longest of the batch, so its length is what the others are padded to.
+    The head is the longest of the batch, so its length is what the others are padded to. With a
+    latency model the batch grows no further once one more row would make a row of it late, and a
+    row that would miss its deadline is late already: one that has no time to run alone, and while
+    rows enough for a full batch wait, one that has no time for that. (Else, in an overload, only
+    short rows would be quick enough, and in batches of one.)
     """
     batch: Batch[T] = Batch([], [])
-    head = _pop_in_time(queue, queue.pop_head, batch.late, now_s)
+    least_tokens = rule.max_tokens if len(queue) >= rule.max_rows else 0
+
+    def in_time(row: Row[T]) -> bool:
+        tokens = max(least_tokens, row.length_tokens)
+        return _slack_s(row, now_s=now_s) > _predict_s(latency, tokens)
+
+    head = _pop_in_time(queue.pop_head, batch.late, in_time)
     if head is None:
         return batch
+    queue.charge(head)
     batch.rows.append(head)
     longest = head.length_tokens
     shortest = ceil(longest * LEAST_FILL)
-    for _ in range(1, min(rule.max_rows, rule.max_tokens // max(1, longest))):
+    most_rows = min(rule.max_rows, rule.max_tokens // max(1, longest))
+    slack_s = _slack_s(head, now_s=now_s)
+    while len(batch.rows) < most_rows:
+        if _predict_s(latency, (len(batch.rows) + 1) * longest) > slack_s:
+            break
         companion = _pop_in_time(
-            queue,
-            lambda: queue.pop_company(head, min_length_tokens=shortest),
-            batch.late,
-            now_s,
+            lambda: queue.pop_company(head, min_length_tokens=shortest), batch.late, in_time
         )
         if companion is None:
             break
+        queue.charge_company(companion, head=head)
         batch.rows.append(companion)
+        slack_s = min(slack_s, _slack_s(companion, now_s=now_s))
     return batch
 
 
-def padded_tokens(batch: list[Row[T]]) -> int:
+def padded_tokens(batch: Sequence[Row[T]]) -> int:
     """Return the tokens computed for `batch`: its rows times its longest row."""
     return len(batch) * max(row.length_tokens for row in batch)
 
 
 def _pop_in_time(
-    queue: FairQueue[T], pop: Callable[[], Row[T] | None], late: list[Row[T]], now_s: float
+    pop: Callable[[], Row[T] | None],
+    late: list[Row[T]],
+    in_time: Callable[[Row[T]], bool],
 ) -> Row[T] | None:
-    """Pop rows until one is in time, and charge it; add the others to `late`."""
+    """Pop rows until one is in time; add the others to `late`."""
     while len(late) < MAX_LATE_ROWS and (row := pop()) is not None:
-        if row.late_s(now_s=now_s) < 0:
-            queue.charge(row)
+        if in_time(row):
             return row
         late.append(row)
     return None
+
+
+def _slack_s(row: Row[T], *, now_s: float) -> float:
+    return inf if row.deadline is None else row.deadline.remaining_s(now_s=now_s)
+
+
+def _predict_s(latency: LatencyModel | None, padded_tokens: int) -> float:
+    predicted_s = latency.predict_s(padded_tokens) if latency is not None else None
+    return 0.0 if predicted_s is None else predicted_s

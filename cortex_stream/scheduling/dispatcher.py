@@ -1,154 +1,119 @@
 """Keeps the runners of one model busy: as soon as one is free, the next batch is formed.
 
 A batch is formed at the last moment, from everything that waits then; an idle runner never waits
-for company. Runners block, so each has a thread of its own; the event loop only hands over.
+for company. Free runners take from one queue, so the work goes to the least loaded by itself: a
+busy runner takes nothing, and there is no queue of a runner's own to balance.
 
-Invariants: every submitted row is run once or fails with an error; a runner runs one batch at a
-time; no more batches are formed than runners are free; a lane that is full delays no other.
-Owner: the event loop that entered it; `run` of a runner is called on that runner's thread only.
+A runner whose device fails gives its batch back, which another runner takes at once. Standby
+runners take batches while no other runner is in service, and stop when one comes back.
+
+Invariants: every submitted row is run, or fails with an error; a runner runs one batch at a time;
+no more batches are formed than runners are free.
+Owner: the event loop that entered it; a runner is called on its own thread only.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+import structlog
 
 from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
-from cortex_stream.errors import CortexError, Expired, InferenceFailed, StuckRun
-from cortex_stream.scheduling.batcher import BatchRule, form_batch, padded_tokens
-from cortex_stream.scheduling.fair_queue import FairQueue, Row
+from cortex_stream.errors import CortexError, DeviceFailed, InferenceFailed, StuckRun
+from cortex_stream.scheduling.batch_figures import BatchFigures
+from cortex_stream.scheduling.batcher import padded_tokens
+from cortex_stream.scheduling.fair_queue import FairQueue
+from cortex_stream.scheduling.health import HealthRule, RunnerState
+from cortex_stream.scheduling.latency_model import LatencyModel
+from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerThread
+from cortex_stream.scheduling.waiting import Answers, Place, Waiting, WaitingRows, Weighed
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
-from cortex_stream.telemetry.rates import RateMeter
+from cortex_stream.telemetry.rates import PeakMeter
 from schemas.priority import Lane
 
-MAX_WAITING_ROWS: Final = 20_000
-"""Rows of one lane in the queue of one model, beyond which submissions wait outside with nothing
-queued. One request may hold hundreds of rows, so a bound on requests bounds no memory: 5 lanes x
-20,000 rows x about 560 bytes (a short text's tokens among them) are 56 MB a model."""
-
-Matrix = npt.NDArray[np.float32]
-
-
-class Weighed(Protocol):
-    """An input that knows its length."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that will run."""
-        ...
-
-
 R = TypeVar("R", bound=Weighed)
-R_contra = TypeVar("R_contra", bound=Weighed, contravariant=True)
 
-
-class Runner(Protocol[R_contra]):
-    """Runs one batch of one model version; blocking, one call at a time."""
-
-    def run(self, rows: Sequence[R_contra]) -> Matrix:
-        """Return one float32 row of numbers for each of `rows`, shape (rows, width)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The numbers of one submission.
-
-    Attributes:
-        matrix: float32, shape (rows, width), in the order of the submission.
-        queue_s: the longest time one of the rows waited for a runner.
-    """
-
-    matrix: Matrix
-    queue_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Submission(Generic[R]):
-    """Rows of one request on their way; `done` settles when the last has run or one failed."""
-
-    answers: list[Matrix | None]
-    missing: int
-    queue_s: float
-    done: "asyncio.Future[None]"
-
-
-@dataclass(frozen=True, slots=True)
-class _Place(Generic[R]):
-    submission: _Submission[R]
-    index: int
-    content: R
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Dispatcher(Generic[R]):
-    """The queue, the batch former and the runners of one model version.
-
-    A lane with `MAX_WAITING_ROWS` rows in the queue is full: its further submissions wait for room,
-    in the order of their arrival, while those of other lanes pass. A submission enters whole as
-    soon as its lane is below the bound, however large it is, so a lane exceeds the bound by less
-    than one submission. The wait for room counts as waiting for a runner; a deadline that passes
-    in it is noticed as any other, when the turn of its rows comes.
-    """
+    """The queue, the batch former and the runners of one model version."""
 
     def __init__(
         self,
-        runners: Sequence[Runner[R]],
+        crew: Crew[R],
         *,
+        standby: Crew[R] | None = None,
         model: str,
-        rule: BatchRule,
         run_timeout_s: float,
         clock: Clock,
-        on_stuck: Callable[[StuckRun], None],
+        on_stuck: Callable[[CortexError], None],
+        health: HealthRule | None = None,
     ) -> None:
-        """Serve `runners`; `on_stuck` is told when one never comes back, since a thread cannot die.
+        """Serve with `crew`, and with `standby` while none of `crew` is in service.
 
         Args:
-            runners: at least one; each is called on a thread of its own.
+            crew: at least one runner, on the device that the model is meant for.
+            standby: runners on another device.
             model: `name@version`, for metrics and messages.
-            rule: how large a batch may be.
             run_timeout_s: a run that takes longer is given up and its runner with it.
             clock: for waiting times and deadlines.
-            on_stuck: called on the event loop; should make the process drain and exit.
+            on_stuck: called on the event loop when only a restart can help, since a thread cannot
+                be ended: a run never came back, or no runner has been in service for too long.
+                Should make the process drain and exit.
+            health: when runners are probed, and what follows; the usual rule by default.
         """
-        self._queue: FairQueue[_Place[R]] = FairQueue()
-        self._work = asyncio.Event()
-        self._entrances = {lane: asyncio.Lock() for lane in Lane}
-        self._rows_left = asyncio.Event()  # whoever is first at an entrance looks for room again
+        self._waiting: WaitingRows[R] = WaitingRows(
+            FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock
+        )
+        self.latency = LatencyModel()
+        """How long a batch takes on the device that the model is meant for."""
+        self._health = health or HealthRule()
+        self._threads: list[RunnerThread[R]] = [
+            RunnerThread(
+                runner,
+                each.rule,
+                latency,
+                model=model,
+                name=f"{prefix}{number}",
+                standby=each is standby,
+                run_timeout_s=run_timeout_s,
+                health_rule=self._health,
+                clock=clock,
+            )
+            for prefix, each, latency in (
+                ("", crew, self.latency),
+                ("standby-", standby, LatencyModel()),
+            )
+            if each is not None
+            for number, runner in enumerate(each.runners)
+        ]
+        self._relieved = asyncio.Event()  # set: no runner but a standby one is in service
+        self._unserved = False  # whether no runner at all is in service
+        self._given_up = False  # whether `on_stuck` was told: once is enough
+        self._last_failure: BaseException | None = None
         self._scope = TaskScope()
-        self._runners = runners
         self._model = model
-        self._rule = rule
-        self._run_timeout_s = run_timeout_s
         self._clock = clock
         self._on_stuck = on_stuck
-        self._threads: list[ThreadPoolExecutor] = []
         self.running: Counter[Lane] = Counter()
         """Requests of each lane at work now; one that two runners work on counts twice."""
-        self.busy = [False] * len(runners)
-        """Whether each runner runs a batch now."""
-        self.rates = RateMeter(clock=clock)
-        """`rows`, and `real` and `padding` tokens, a second."""
-        self._rows = metrics.BATCH_ROWS.labels(model)
-        self._real = metrics.BATCH_TOKENS.labels(model, "real")
-        self._padding = metrics.BATCH_TOKENS.labels(model, "padding")
+        self.figures = BatchFigures(model, clock=clock)
+        """What its batches were like."""
+        self._in_service = metrics.RUNNERS_IN_SERVICE.labels(model)
+        self._in_service.set(len(self._threads))
 
     async def __aenter__(self) -> Self:
-        """Start one thread and one task per runner."""
+        """Start one task per runner, and one that minds all of them."""
         await self._scope.__aenter__()
-        for number, runner in enumerate(self._runners):
-            thread = ThreadPoolExecutor(1, thread_name_prefix=f"run-{self._model}-{number}")
-            self._threads.append(thread)
-            _ = self._scope.start(
-                self._serve(number, runner, thread), name=f"serve {self._model} #{number}"
-            )
+        for thread in self._threads:
+            name = f"serve {self._model} #{thread.name}"
+            _ = self._scope.start(self._serve(thread), name=name)
+        _ = self._scope.start(self._mind(), name=f"mind {self._model}")
         return self
 
     async def __aexit__(
@@ -160,12 +125,42 @@ class Dispatcher(Generic[R]):
         """Stop serving. Waiting submissions are cancelled by their own tasks' owner."""
         await self._scope.__aexit__(exc_type, exc, traceback)
         for thread in self._threads:
-            thread.shutdown(wait=False)
+            thread.close()
 
     @property
-    def queue(self) -> FairQueue[_Place[R]]:
+    def queue(self) -> FairQueue[Place[R]]:
         """The waiting rows, for whoever shows them."""
-        return self._queue
+        return self._waiting.queue
+
+    @property
+    def worst_waits(self) -> PeakMeter:
+        """The longest wait for a runner over the last minute, in seconds, by lane."""
+        return self._waiting.worst_waits
+
+    @property
+    def busy(self) -> int:
+        """How many runners run a batch now."""
+        return sum(thread.busy for thread in self._threads)
+
+    @property
+    def unserved(self) -> str | None:
+        """Why no runner is in service, or None while one is. Rows wait meanwhile."""
+        if not self._unserved:
+            return None
+        return f"no runner of {self._model} is in service: {self._last_failure}"
+
+    def runners(self) -> tuple[RunnerFigures, ...]:
+        """Return every runner as it is now, standby runners last."""
+        return tuple(
+            RunnerFigures(
+                name=thread.name,
+                state=self._state(thread),
+                busy_share=thread.busy_share,
+                runs=thread.runs,
+                failures=thread.failures,
+            )
+            for thread in self._threads
+        )
 
     async def submit(
         self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
@@ -175,163 +170,148 @@ class Dispatcher(Generic[R]):
         Raises:
             Expired: the deadline passed before one of the rows began.
             InferenceFailed: the runner failed on one of the rows alone.
+            DeviceFailed: one device after another failed under one of the rows.
             StuckRun: the runner did not come back.
             CortexError: what else the runner raised, such as InvalidOutput.
         """
-        began_s = self._clock.monotonic_s()
-        async with self._entrances[lane]:  # first come, first served
-            while self._queue.depth(lane) >= MAX_WAITING_ROWS:
-                self._rows_left.clear()
-                await self._rows_left.wait()
-            done = asyncio.get_running_loop().create_future()
-            submission: _Submission[R] = _Submission(
-                [None] * len(contents), len(contents), 0.0, done
-            )
-            rows = [
-                Row(
-                    lane,
-                    tenant,
-                    content.tokens,
-                    began_s,
-                    deadline,
-                    _Place(submission, index, content),
-                )
-                for index, content in enumerate(contents)
-            ]
-            for row in rows:
-                self._queue.push(row)
-        self._work.set()
-        try:
-            await done
-        except BaseException:  # failed or cancelled: what still waits of it must not run
-            for row in rows:
-                self._queue.discard(row)
-            self._rows_left.set()
-            raise
-        answers = [answer for answer in submission.answers if answer is not None]
-        matrix = answers[0] if len(answers) == 1 else np.concatenate(answers)
-        return Answers(matrix, submission.queue_s)
+        return await self._waiting.submit(contents, lane=lane, tenant=tenant, deadline=deadline)
 
-    async def _serve(self, number: int, runner: Runner[R], thread: ThreadPoolExecutor) -> None:
+    async def _serve(self, thread: RunnerThread[R]) -> None:
         """Run batches on one runner until the scope ends or nothing but a restart can help."""
-        busy_seconds = metrics.SESSION_BUSY_SECONDS.labels(self._model, str(number))
         try:
             while True:
-                batch = await self._wait_for_batch()
-                requests = {row.payload.submission: row.lane for row in batch}
-                lanes = Counter(requests.values())
-                began_s = self._clock.monotonic_s()
-                self.busy[number] = True
-                self.running.update(lanes)
-                try:
-                    await self._run(runner, thread, batch)
-                except StuckRun as stuck:
-                    for row in batch:
-                        if not _answered(row):
-                            _fail(row, stuck)
-                    raise
-                finally:
-                    self.running.subtract(lanes)
-                    self.busy[number] = False
-                    busy_seconds.inc(self._clock.monotonic_s() - began_s)
+                now_s = self._clock.monotonic_s()
+                if thread.probing or not (probe_in_s := thread.health.probe_in_s(now_s=now_s)):
+                    await self._probe(thread)
+                elif (state := self._state(thread)) is RunnerState.OUT:
+                    await asyncio.sleep(probe_in_s)
+                elif state is RunnerState.STANDBY:
+                    await _wait(self._relieved, at_most_s=probe_in_s)
+                elif batch := self._waiting.next_batch(thread.rule, thread.latency):
+                    await self._serve_batch(thread, batch)
+                elif self._waiting:
+                    await asyncio.sleep(0)  # all that was found is late or cancelled: look again
+                else:
+                    self._waiting.arrived.clear()
+                    await self._waiting.arrived.wait()
         except StuckRun as stuck:
-            self._on_stuck(stuck)
+            thread.health.device_failed(now_s=self._clock.monotonic_s())
+            self._note(thread, stuck)
+            self._give_up(stuck)
         except Exception as error:  # rather restart than hang: its requests would wait for ever
-            self._on_stuck(StuckRun(f"serving {self._model}: {error!r}; this is a bug"))
+            self._give_up(StuckRun(f"serving {self._model}: {error!r}; this is a bug"))
             raise
 
-    async def _wait_for_batch(self) -> list[Row[_Place[R]]]:
-        while not (batch := self._next_batch()):
-            if self._queue:
-                await asyncio.sleep(0)  # all that was found is late or cancelled: look again
-            else:
-                self._work.clear()
-                await self._work.wait()
-        return batch
+    async def _serve_batch(self, thread: RunnerThread[R], batch: list[Waiting[R]]) -> None:
+        """Run `batch`, settle its rows, and keep account of whose they are.
 
-    def _next_batch(self) -> list[Row[_Place[R]]]:
-        """Take the next rows to run out of the queue; fail the late ones unrun."""
-        now_s = self._clock.monotonic_s()
-        batch = form_batch(self._queue, self._rule, now_s=now_s)
-        self._rows_left.set()
-        for row in (taken := [*batch.rows, *batch.late]):
-            submission = row.payload.submission
-            submission.queue_s = max(submission.queue_s, now_s - row.enqueued_s)
-        return [row for row in taken if self._wanted(row)]
+        Raises:
+            StuckRun: the runner did not come back; the rows without an answer have failed with it.
+        """
+        requests = {row.payload.submission: row.lane for row in batch}
+        lanes = Counter(requests.values())
+        self.running.update(lanes)
+        try:
+            await self._run(thread, batch)
+        except DeviceFailed as error:
+            thread.health.device_failed(now_s=self._clock.monotonic_s())
+            self._note(thread, error)
+            self._waiting.give_back(batch, error)
+        except StuckRun as stuck:
+            for row in batch:
+                if not row.payload.settled:
+                    row.payload.fail(stuck)
+            raise
+        finally:
+            self.running.subtract(lanes)
 
-    def _wanted(self, row: Row[_Place[R]]) -> bool:
-        """Tell whether somebody still waits for `row`; fail it when it is late."""
-        if row.payload.submission.done.done():  # cancelled, or failed by another of its rows
-            return False
-        late_s = row.late_s(now_s=self._clock.monotonic_s())
-        if late_s >= 0:
-            _fail(row, Expired(f"starting inference {late_s:.3f} s after the deadline"))
-        return late_s < 0
-
-    async def _run(
-        self, runner: Runner[R], thread: ThreadPoolExecutor, batch: list[Row[_Place[R]]]
-    ) -> None:
+    async def _run(self, thread: RunnerThread[R], batch: list[Waiting[R]]) -> None:
         """Run `batch` and settle its rows; a bad row fails alone and its company succeeds.
 
         Raises:
-            StuckRun: the runner did not come back; the rows without an answer are not settled.
+            StuckRun, DeviceFailed: the runner is at fault; the rows without an answer are not
+                settled.
         """
+        padded = padded_tokens(batch)
+        began_s = self._clock.monotonic_s()
         try:
-            matrix = await self._call(runner, thread, batch)
-        except StuckRun:
+            matrix = await thread.run([row.payload.content for row in batch])
+        except (StuckRun, DeviceFailed):
             raise
         except Exception as error:  # noqa: BLE001 (a runtime may raise anything; the row fails with it)
             if len(batch) == 1:
-                _fail(batch[0], _as_cortex_error(error))
+                batch[0].payload.fail(_as_cortex_error(error))
                 return
             for row in batch:  # which row is at fault shows when each runs alone
-                if self._wanted(row):
-                    await self._run(runner, thread, [row])
+                if self._waiting.wanted(row):
+                    await self._run(thread, [row])
             return
-        real = sum(row.length_tokens for row in batch)
-        self._rows.observe(len(batch))
-        self._real.inc(real)
-        padding = padded_tokens(batch) - real
-        self._padding.inc(padding)
-        for key, amount in (("rows", len(batch)), ("real", real), ("padding", padding)):
-            self.rates.record(key, amount)
+        spent_s = self._clock.monotonic_s() - began_s
+        self.figures.ran(batch, spent_s=spent_s, predicted_s=thread.latency.predict_s(padded))
+        thread.latency.observe(padded, spent_s=spent_s)
         for index, row in enumerate(batch):
-            _settle(row, matrix[index : index + 1])
+            row.payload.settle(matrix[index : index + 1])
 
-    async def _call(
-        self, runner: Runner[R], thread: ThreadPoolExecutor, batch: list[Row[_Place[R]]]
-    ) -> Matrix:
-        contents = [row.payload.content for row in batch]
-        run = asyncio.get_running_loop().run_in_executor(thread, runner.run, contents)
-        try:
-            # not `wait_for`: that of Python 3.11 forgets a cancellation in the turn the run ends
-            async with asyncio.timeout(self._run_timeout_s):
-                return await asyncio.shield(run)
-        except TimeoutError:
-            if run.done():  # the runner's own TimeoutError
-                return run.result()
-            raise StuckRun(
-                f"running {len(batch)} rows of {self._model}: not back after"
-                f" {self._run_timeout_s:g} s (CORTEX_INFERENCE__RUN_TIMEOUT_S)"
-            ) from None
+    async def _probe(self, thread: RunnerThread[R]) -> None:
+        was_out = thread.health.out
+        failure = await thread.probe()
+        if thread.health.out is not was_out:
+            self._note(thread, failure)
+
+    def _state(self, thread: RunnerThread[R]) -> RunnerState:
+        if thread.health.out:
+            return RunnerState.OUT
+        if thread.standby and not self._relieved.is_set():
+            return RunnerState.STANDBY
+        return RunnerState.HEALTHY
+
+    def _note(self, thread: RunnerThread[R], failure: BaseException | None) -> None:
+        """Say that a runner went out of service or came back, and see who serves now."""
+        model, runner = self._model, thread.name
+        if failure is None:
+            _log.info("runner.back", model=model, runner=runner)
+        else:
+            self._last_failure = failure
+            _log.warning("runner.out", model=model, runner=runner, error=str(failure))
+        in_service = [each for each in self._threads if not each.health.out]
+        if all(each.standby for each in in_service):
+            self._relieved.set()
+        else:
+            self._relieved.clear()
+        self._unserved = not in_service
+        self._in_service.set(len(in_service))
+
+    async def _mind(self) -> None:
+        """Wake idle runners, whose probes may be due; mind the rows while no runner is in service.
+
+        One timer for all of them: one for each wait would cost a tenth of a lone row's time.
+        """
+        unserved_since_s: float | None = None
+        while True:
+            await asyncio.sleep(self._health.probe_every_s / 5)
+            self._waiting.arrived.set()
+            if not self._unserved:
+                unserved_since_s = None
+                continue
+            self._waiting.expire_late()
+            now_s = self._clock.monotonic_s()
+            unserved_since_s = unserved_since_s or now_s
+            if (spent_s := now_s - unserved_since_s) >= self._health.give_up_after_s:
+                self._give_up(DeviceFailed(f"{self.unserved} (for {spent_s:.0f} s)"))
+
+    def _give_up(self, error: CortexError) -> None:
+        if not self._given_up:
+            self._given_up = True
+            self._on_stuck(error)
 
 
-def _settle(row: Row[_Place[R]], answer: Matrix) -> None:
-    submission = row.payload.submission
-    submission.answers[row.payload.index] = answer
-    submission.missing -= 1
-    if submission.missing == 0 and not submission.done.done():
-        submission.done.set_result(None)
-
-
-def _answered(row: Row[_Place[R]]) -> bool:
-    return row.payload.submission.answers[row.payload.index] is not None
-
-
-def _fail(row: Row[_Place[R]], error: CortexError) -> None:
-    done = row.payload.submission.done
-    if not done.done():
-        done.set_exception(error)
+async def _wait(event: asyncio.Event, *, at_most_s: float) -> None:
+    """Return when `event` is set, or in time for the next probe."""
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 def _as_cortex_error(error: Exception) -> CortexError:

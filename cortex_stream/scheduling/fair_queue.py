@@ -1,38 +1,49 @@
-"""Waiting rows in fair order: deficit round robin between lanes, arrival order within a lane.
+"""Waiting rows in fair order: lanes by weight, in a lane its tenants alike, of a tenant by deadline.
 
-Each visit gives a lane credit in tokens by its weight, and the lane serves rows until its credit
-is used up. The replay lane is served only when no other lane has work, and keeps to itself.
+The head of a batch is chosen by fairness alone: of the lanes with work the one that has used least
+for its weight, of its tenants the one that has used least, of that tenant's rows the one with the
+earliest deadline, then the oldest. Tokens are what is counted. The replay lane is served only when
+no other has work, and keeps to itself.
 
-Rows of another lane may ride along as company, on credit: up to what their lane's next visit
-brings, less one token. So a visit always finds credit, and while every lane has work:
+Company is chosen by length, from any lane. It is charged to its own lane and tenant, and one that
+is ahead of its share, or has ridden since its last turn, by half a batch (a tenant by two batches)
+takes no more rides. So with batches of at most B tokens, over
+any stretch of time in which two lanes have work:
 
-- each round serves the oldest row of every lane, so a row at the head of its lane waits for at
-  most `QUANTUM_TOKENS` tokens per weight of each other lane, and one batch of each;
-- the tokens per weight of two lanes never differ by more than three quanta.
+- neither gets less than its share, by weight, of what both get, minus one batch of each;
+- before a lane of weight w is served again, one of weight v gets at most B * v / w + B tokens.
 
-(A lane whose own batches are larger than its visit's credit, as on a GPU, pays the debt off
-first, and waits for as many rounds as the batch was worth.)
+The same holds for two tenants of a lane, with equal weights and three batches instead of one: with
+less, batches stay a third empty where a hundred tenants wait. (A row longer than B runs alone, and
+its length stands for B then.)
 
-Source: Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round Robin", 1995.
+A row costs O(log n) on its way: each structure below finds its first row by a heap.
 
-Invariants: a row is in the queue exactly once; `len` counts rows; nothing but replays waits for
-ever while `pop_head` is called.
+Invariants: a row is in the queue exactly once; `len` counts rows; nothing but replays, and of one
+tenant what its more urgent rows displace, waits for ever while `pop_head` is called.
 Owner: whoever calls it; it holds no lock.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
 from typing import Final, Generic, TypeVar
 
 from cortex_stream.deadline import Deadline
+from cortex_stream.errors import InvariantError
+from cortex_stream.scheduling.fair_shares import FairShares
 from schemas.priority import Lane
 
 WEIGHTS: Final[dict[Lane, int]] = {Lane.CRITICAL: 8, Lane.HIGH: 4, Lane.MEDIUM: 2, Lane.LOW: 1}
+"""The most urgent first: of lanes that have used alike, the first is served."""
 
-QUANTUM_TOKENS: Final = 512
-"""Credit per weight and visit: low serves two full batches of 256 tokens when its turn comes."""
+RIDERS_TRIED: Final = 4
+"""Tenants of one length that are asked to ride before a shorter length is tried, so that a search
+among thousands of tenants that are all ahead of their share stays short."""
 
 T = TypeVar("T")
 
@@ -60,98 +71,180 @@ class Row(Generic[T]):
         return -inf if self.deadline is None else -self.deadline.remaining_s(now_s=now_s)
 
 
-@dataclass(slots=True)
-class _LaneState(Generic[T]):
-    """The rows of one lane twice: all of them, and those of each length, both oldest first.
+class _EarliestFirst(Generic[T]):
+    """Rows of one tenant by deadline, then arrival.
 
-    So a row comes and goes at a cost that depends on how many lengths there are (a few hundred:
-    a model has a longest input), not on how many rows wait.
+    A row that was taken by another way is dropped when it comes to the top, or when the rows that
+    are gone outnumber those that wait.
     """
 
-    waiting: OrderedDict[Row[T], None] = field(default_factory=OrderedDict)
-    by_length: dict[int, OrderedDict[Row[T], None]] = field(default_factory=dict)  # none is empty
+    __slots__ = ("_heap", "_waiting", "count")
+
+    def __init__(self, waiting: Mapping[Row[T], int]) -> None:
+        """Hold rows of `waiting`, which knows the arrival of each that has not gone."""
+        self._waiting = waiting
+        self._heap: list[tuple[float, int, Row[T]]] = []
+        self.count = 0
+        """Rows that wait."""
+
+    def add(self, row: Row[T], *, arrival: int) -> None:
+        at_s = inf if row.deadline is None else row.deadline.at_s
+        heappush(self._heap, (at_s, arrival, row))
+        self.count += 1
+
+    def first(self) -> Row[T]:
+        """Return the first row; there must be one."""
+        while not self._waits(self._heap[0]):
+            heappop(self._heap)
+        return self._heap[0][2]
+
+    def removed_one(self) -> None:
+        self.count -= 1
+        if len(self._heap) > 2 * self.count + 8:
+            self._heap = [entry for entry in self._heap if self._waits(entry)]
+            heapify(self._heap)
+
+    def _waits(self, entry: tuple[float, int, Row[T]]) -> bool:
+        _, arrival, row = entry
+        return self._waiting.get(row) == arrival  # a row may come back, with another arrival
+
+
+@dataclass(slots=True)
+class _LaneState(Generic[T]):
+    """The rows of one lane, found by arrival, by tenant, and by length and tenant."""
+
+    waiting: OrderedDict[Row[T], int] = field(default_factory=OrderedDict)
+    tenants: dict[str, _EarliestFirst[T]] = field(default_factory=dict)  # none is empty
+    shares: FairShares[str] = field(default_factory=FairShares)
+    # The tenants of a length take turns: whoever has ridden goes to the end. None is empty.
+    by_length: dict[int, OrderedDict[str, _EarliestFirst[T]]] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)  # the keys of `by_length`, sorted
-    credit_tokens: int = 0
 
-    def oldest(self) -> Row[T]:
-        return next(iter(self.waiting))
-
-    def add(self, row: Row[T]) -> None:
-        self.waiting[row] = None
+    def add(self, row: Row[T], *, arrival: int) -> None:
+        self.waiting[row] = arrival
+        if row.tenant not in self.tenants:
+            self.tenants[row.tenant] = _EarliestFirst(self.waiting)
+            self.shares.join(row.tenant)
+        self.tenants[row.tenant].add(row, arrival=arrival)
         if row.length_tokens not in self.by_length:
             self.by_length[row.length_tokens] = OrderedDict()
             insort(self.lengths, row.length_tokens)
-        self.by_length[row.length_tokens][row] = None
+        as_long = self.by_length[row.length_tokens]
+        if row.tenant not in as_long:
+            as_long[row.tenant] = _EarliestFirst(self.waiting)
+        as_long[row.tenant].add(row, arrival=arrival)
 
     def remove(self, row: Row[T]) -> None:
         del self.waiting[row]
+        rows = self.tenants[row.tenant]
+        rows.removed_one()
+        if not rows.count:
+            del self.tenants[row.tenant]
+            self.shares.leave(row.tenant)
         as_long = self.by_length[row.length_tokens]
-        del as_long[row]
+        as_long[row.tenant].removed_one()
+        if as_long[row.tenant].count:
+            as_long.move_to_end(row.tenant)
+            return
+        del as_long[row.tenant]
         if not as_long:
             del self.by_length[row.length_tokens]
             del self.lengths[bisect_left(self.lengths, row.length_tokens)]
 
-    def longest(self, *, within_tokens: int) -> Row[T] | None:
-        """Return the longest row within `within_tokens`, of equals the oldest."""
-        after = bisect_right(self.lengths, within_tokens)
-        return next(iter(self.by_length[self.lengths[after - 1]])) if after else None
+    def head(self) -> Row[T]:
+        """Return the row whose turn it is; one must wait."""
+        tenant = self.shares.take_turn()
+        if tenant is None:
+            raise InvariantError("a lane with rows has no tenant with work; this is a bug")
+        return self.tenants[tenant].first()
+
+    def companion(self, head: Row[T], *, min_length_tokens: int, ride_tokens: int) -> Row[T] | None:
+        """Return the longest row within the head's length whose tenant may ride, or None."""
+        for index in range(bisect_right(self.lengths, head.length_tokens) - 1, -1, -1):
+            length = self.lengths[index]
+            if length < min_length_tokens:
+                return None
+            for tenant, rows in islice(self.by_length[length].items(), RIDERS_TRIED):
+                if tenant == head.tenant or self.shares.may_ride(tenant, most=ride_tokens):
+                    return rows.first()
+        return None
 
 
 class FairQueue(Generic[T]):
-    """Rows of all lanes, by fairness and by length at once.
+    """Rows of all lanes, by fairness and by length at once."""
 
-    The head is chosen by fairness; its company by length, from the most urgent lane first.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, *, batch_tokens: int) -> None:
+        """Serve batches of at most `batch_tokens`."""
+        # A companion has half a batch at most, so a lane that rides ends up one batch ahead.
+        self._lane_ride_tokens = batch_tokens // 2
+        self._tenant_ride_tokens = 2 * batch_tokens
         self._lanes: dict[Lane, _LaneState[T]] = {lane: _LaneState() for lane in Lane}
-        self._round = deque(WEIGHTS)
-        self._round.rotate(1)  # the first to be visited is the most urgent
+        self._shares: FairShares[Lane] = FairShares()
+        self._ranks = {lane: rank for rank, lane in enumerate(WEIGHTS)}
+        self._arrivals = 0
 
     def __len__(self) -> int:
         """Return how many rows wait."""
         return sum(len(state.waiting) for state in self._lanes.values())
 
     def push(self, row: Row[T]) -> None:
-        """Append a row to its lane."""
-        self._lanes[row.lane].add(row)
+        """Add a row."""
+        if row.lane in WEIGHTS and not self.depth(row.lane):
+            self._shares.join(row.lane, rank=self._ranks[row.lane])
+        self._arrivals += 1
+        self._lanes[row.lane].add(row, arrival=self._arrivals)
 
     def pop_head(self) -> Row[T] | None:
         """Remove and return the row whose turn it is, or None when none waits."""
-        lane = self._next_lane()
+        lane = self._shares.take_turn()
         if lane is None:
-            return None
-        row = self._lanes[lane].oldest()
-        self._lanes[lane].remove(row)
+            if not self.depth(Lane.REPLAY):
+                return None
+            lane = Lane.REPLAY
+        row = self._lanes[lane].head()
+        self._remove(row)
         return row
 
     def pop_company(self, head: Row[T], *, min_length_tokens: int) -> Row[T] | None:
         """Remove and return a row to run with `head`, or None.
 
         It is no longer than `head`, and not shorter than `min_length_tokens`, which would be too
-        much padding. The most urgent lane comes first, if it is the head's or has credit to ride
-        on; of its rows that fit, the longest, and of equals the oldest.
+        much padding. The most urgent lane comes first, if it is the head's or may ride; of its
+        rows the longest, and of equals the tenants take turns.
         """
         for lane in WEIGHTS if head.lane in WEIGHTS else (head.lane,):
-            row = self._lanes[lane].longest(within_tokens=head.length_tokens)
-            if row is None or row.length_tokens < min_length_tokens:
+            if not self.depth(lane) or not (lane is head.lane or self._may_ride(lane)):
                 continue
-            if lane is head.lane or self._may_ride(row):
-                self._lanes[lane].remove(row)
+            row = self._lanes[lane].companion(
+                head, min_length_tokens=min_length_tokens, ride_tokens=self._tenant_ride_tokens
+            )
+            if row is not None:
+                self._remove(row)
                 return row
         return None
 
     def charge(self, row: Row[T]) -> None:
-        """Take what a popped row costs from its lane's credit. A row that does not run is free."""
+        """Count what a popped head costs its lane and tenant. A row that does not run is free."""
+        self._lanes[row.lane].shares.charge(row.tenant, row.length_tokens)
         if row.lane in WEIGHTS:
-            self._lanes[row.lane].credit_tokens -= row.length_tokens
+            self._shares.charge(row.lane, row.length_tokens / WEIGHTS[row.lane])
+
+    def charge_company(self, row: Row[T], *, head: Row[T]) -> None:
+        """Count what a popped companion of `head` costs its lane and tenant."""
+        own_lane = row.lane is head.lane
+        if own_lane and row.tenant == head.tenant:
+            self.charge(row)
+            return
+        self._lanes[row.lane].shares.charge_ride(row.tenant, row.length_tokens)
+        if row.lane in WEIGHTS:
+            charge = self._shares.charge if own_lane else self._shares.charge_ride
+            charge(row.lane, row.length_tokens / WEIGHTS[row.lane])
 
     def discard(self, row: Row[T]) -> bool:
         """Remove `row` wherever it waits; return False when it waits no more."""
-        state = self._lanes[row.lane]
-        if row not in state.waiting:
+        if row not in self._lanes[row.lane].waiting:
             return False
-        state.remove(row)
+        self._remove(row)
         return True
 
     def depth(self, lane: Lane) -> int:
@@ -161,22 +254,12 @@ class FairQueue(Generic[T]):
     def oldest_s(self, lane: Lane) -> float | None:
         """Return when the longest-waiting row of `lane` was enqueued, or None."""
         state = self._lanes[lane]
-        return state.oldest().enqueued_s if state.waiting else None
+        return next(iter(state.waiting)).enqueued_s if state.waiting else None
 
-    def _next_lane(self) -> Lane | None:
-        if not any(self.depth(lane) for lane in WEIGHTS):
-            return Lane.REPLAY if self.depth(Lane.REPLAY) else None
-        while True:  # ends: some lane has work, and every round adds to its credit
-            lane = self._round[0]
-            state = self._lanes[lane]
-            if state.waiting and state.credit_tokens > 0:
-                return lane
-            if not state.waiting:
-                state.credit_tokens = 0  # an idle lane saves nothing up
-            self._round.rotate(-1)
-            following = self._round[0]
-            self._lanes[following].credit_tokens += WEIGHTS[following] * QUANTUM_TOKENS
+    def _remove(self, row: Row[T]) -> None:
+        self._lanes[row.lane].remove(row)
+        if not self.depth(row.lane):
+            self._shares.leave(row.lane)
 
-    def _may_ride(self, row: Row[T]) -> bool:
-        credit_tokens = self._lanes[row.lane].credit_tokens - row.length_tokens
-        return credit_tokens + WEIGHTS[row.lane] * QUANTUM_TOKENS > 0
+    def _may_ride(self, lane: Lane) -> bool:
+        return self._shares.may_ride(lane, most=self._lane_ride_tokens / WEIGHTS[lane])

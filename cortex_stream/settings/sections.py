@@ -47,8 +47,54 @@ class LanesSettings(Section):
     low: int = Field(10000, ge=1, description="Work items.", examples=[10000])
     replay: int = Field(1000, ge=1, description="Work items.", examples=[1000])
     lane_bytes: ByteSize = Field(
-        ByteSize(64 << 20), ge=1 << 20, description="Record bytes per lane.", examples=["64MiB"]
+        ByteSize(256 << 20),
+        ge=1 << 20,
+        description="Memory that the work items of one lane may hold until their outcomes are"
+        " durable: about 14 KB for one short text, 0.8 MB for 256.",
+        examples=["64MiB"],
     )
+    total_bytes: ByteSize = Field(
+        ByteSize(512 << 20),
+        ge=16 << 20,
+        description="Memory that the work items of all lanes may hold together. Half is kept for"
+        " them in equal parts, so that no lane waits for another's.",
+        examples=["128MiB"],
+    )
+
+
+class MemorySettings(Section):
+    """When memory is short: shed the lowest lanes first, stop all intake before the limit."""
+
+    limit: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="Memory this process may use; 0: no limit of its own. The container's limit"
+        " counts in any case; where there is neither, the machine's memory does.",
+        examples=["2GiB"],
+    )
+    warn_ratio: float = Field(
+        0.85, gt=0, lt=1, description="From this share on, lanes are shed.", examples=[0.8]
+    )
+    critical_ratio: float = Field(
+        0.95, gt=0, lt=1, description="From this share on, nothing is taken in.", examples=[0.9]
+    )
+    reserve: ByteSize = Field(
+        ByteSize(256 << 20),
+        ge=0,
+        description="Nothing is taken in while less is left; at most a tenth of the limit.",
+        examples=["64MiB"],
+    )
+    recovery_s: float = Field(
+        30.0, gt=0, description="Calm seconds before shed lanes come back.", examples=[60.0]
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.warn_ratio > self.critical_ratio:
+            raise ValueError(
+                f"warn_ratio {self.warn_ratio:g} is above critical_ratio {self.critical_ratio:g}"
+            )
+        return self
 
 
 class ModelsSettings(Section):
@@ -79,10 +125,10 @@ class InferenceSettings(Section):
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA when ONNX Runtime offers it.", examples=["cpu"]
     )
-    sessions: int = Field(
+    runners: int = Field(
         0,
         ge=0,
-        description="CPU sessions per model, one thread each; 0: one per usable core.",
+        description="CPU runners per model, one thread each; 0: one per usable core.",
         examples=[2],
     )
     batch_rows: int = Field(
@@ -102,6 +148,17 @@ class InferenceSettings(Section):
     )
     attempts: int = Field(
         3, ge=1, description="Tries of a retryable failure before the dead letter.", examples=[3]
+    )
+
+
+class BatchingSettings(Section):
+    """What a batch may cost an answer."""
+
+    invariance: Literal["fast", "strict"] = Field(
+        "fast",
+        description="strict: a model whose answers depend on their company runs one text at a time,"
+        " so that none does; fast: it runs in batches, and its outcomes say so.",
+        examples=["strict"],
     )
 
 

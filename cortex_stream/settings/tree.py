@@ -14,13 +14,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from cortex_stream.errors import OperatorError
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.sections import (
+    BatchingSettings,
     InferenceSettings,
     LanesSettings,
     LimitsSettings,
     LogSettings,
+    MemorySettings,
     ModelsSettings,
     WebSettings,
 )
+from cortex_stream.settings.stages import PipelinesSettings, WorkerSettings
 
 
 def _host_ports(value: str) -> str:
@@ -86,8 +89,12 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     limits: LimitsSettings = LimitsSettings()
     lanes: LanesSettings = LanesSettings()
+    memory: MemorySettings = MemorySettings()
     models: ModelsSettings = ModelsSettings()
     inference: InferenceSettings = InferenceSettings()
+    batching: BatchingSettings = BatchingSettings()
+    worker: WorkerSettings = WorkerSettings()
+    pipelines: PipelinesSettings = PipelinesSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
@@ -111,8 +118,9 @@ class Settings(BaseSettings):
 
     @property
     def group(self) -> str:
-        """The consumer group of the workers."""
-        return self.topic("cortex-stream")
+        """The consumer group of this kind of workers: those that host the same stages."""
+        kind = self.worker.stages if self.worker.split else ()
+        return self.topic(".".join(("cortex-stream", *kind)))
 
 
 def load_settings() -> Settings:

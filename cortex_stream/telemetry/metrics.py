@@ -35,8 +35,50 @@ REQUEST_SECONDS: Final = Histogram(
 STAGE_SECONDS: Final = Histogram(
     "cortex_stage_seconds", "Time in a stage.", ["stage"], buckets=_SECONDS, registry=REGISTRY
 )
+HANDOVERS: Final = Counter(
+    "cortex_handovers_total",
+    "Work items handed over to the workers of a stage.",
+    ["stage"],
+    registry=REGISTRY,
+)
 LANE_DEPTH: Final = Gauge(
     "cortex_lane_depth", "Work items of a lane in the process.", ["lane"], registry=REGISTRY
+)
+LANE_TOKENS: Final = Counter(
+    "cortex_lane_tokens_total",
+    "Tokens run for a lane: who got how much of the runners.",
+    ["lane"],
+    registry=REGISTRY,
+)
+LANE_WORST_WAIT_SECONDS: Final = Gauge(
+    "cortex_lane_worst_wait_seconds",
+    "Longest wait for a runner in the last minute.",
+    ["lane"],
+    registry=REGISTRY,
+)
+LANE_HELD_BYTES: Final = Gauge(
+    "cortex_lane_held_bytes",
+    "Memory that a lane's work items in the process count for.",
+    ["lane"],
+    registry=REGISTRY,
+)
+LANE_SHED_SECONDS: Final = Counter(
+    "cortex_lane_shed_seconds_total",
+    "Time a lane was paused because memory was short.",
+    ["lane"],
+    registry=REGISTRY,
+)
+MEMORY_USED_BYTES: Final = Gauge(
+    "cortex_memory_used_bytes", "Memory used of the limit that is nearest.", registry=REGISTRY
+)
+MEMORY_LIMIT_BYTES: Final = Gauge(
+    "cortex_memory_limit_bytes", "The memory limit that is nearest.", registry=REGISTRY
+)
+MEMORY_STATE: Final = Gauge(
+    "cortex_memory_state",
+    "1 for the present state: `normal`, `shedding`, `stopped` or `recovering`.",
+    ["state"],
+    registry=REGISTRY,
 )
 PARTITION_LAG: Final = Gauge(
     "cortex_partition_lag_records",
@@ -57,10 +99,29 @@ BATCH_TOKENS: Final = Counter(
     ["model", "kind"],
     registry=REGISTRY,
 )
-SESSION_BUSY_SECONDS: Final = Counter(
-    "cortex_session_busy_seconds_total",
-    "Time a session spent running batches.",
-    ["model", "session"],
+BATCH_PADDING_RATIO: Final = Histogram(
+    "cortex_batch_padding_ratio",
+    "Share of a batch's computed tokens that was padding, from 0 to 1.",
+    ["model"],
+    buckets=(0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1),
+    registry=REGISTRY,
+)
+BATCH_SECONDS: Final = Counter(
+    "cortex_batch_seconds_total",
+    "Time of the batches that could be predicted; kind is `measured` or `predicted`.",
+    ["model", "kind"],
+    registry=REGISTRY,
+)
+RUNNER_BUSY_SECONDS: Final = Counter(
+    "cortex_runner_busy_seconds_total",
+    "Time a runner spent running batches.",
+    ["model", "runner"],
+    registry=REGISTRY,
+)
+RUNNERS_IN_SERVICE: Final = Gauge(
+    "cortex_runners_in_service",
+    "Runners of a model that work, standby runners too; 0: its requests wait.",
+    ["model"],
     registry=REGISTRY,
 )
 EVENTS_HANDLED: Final = Counter(

@@ -1,4 +1,4 @@
-"""How much happens a second, per key, over the last minute.
+"""How much happens a second, and what the worst of it was, per key, over the last minute.
 
 Invariants: `record` is O(1) amortised and allocates nothing for a known key; memory is one slot a
 second and key. Keys must be few by construction (lanes, models): they are never forgotten.
@@ -53,6 +53,32 @@ class RateMeter:
         now = int(self._clock.monotonic_s() / _SLOT_S)
         ring.forward_to(now)
         return tuple(ring.counts[slot % self._slots] for slot in range(now - whole, now + 1))
+
+
+class PeakMeter:
+    """Keeps the largest value per key and second, of the last `window_s` seconds."""
+
+    def __init__(self, *, clock: Clock, window_s: int = 60) -> None:
+        self._clock = clock
+        self._slots = window_s + 1
+        self._rings: dict[str, _Ring] = {}
+
+    def record(self, key: str, value: float) -> None:
+        """Remember `value`, not negative, of `key` if it is the largest of this second."""
+        ring = self._rings.get(key)
+        if ring is None:
+            ring = self._rings[key] = _Ring(self._slots)
+        ring.forward_to(int(self._clock.monotonic_s() / _SLOT_S))
+        slot = ring.slot % self._slots
+        ring.counts[slot] = max(ring.counts[slot], value)
+
+    def largest(self, key: str) -> float:
+        """Return the largest value of the window; 0 without any."""
+        ring = self._rings.get(key)
+        if ring is None:
+            return 0.0
+        ring.forward_to(int(self._clock.monotonic_s() / _SLOT_S))
+        return max(ring.counts)
 
 
 class _Ring:

@@ -36,6 +36,7 @@ class StubRunner:
         width: int = 8,
         sleep_s_per_row: float = 0.0,
         failures: Iterator[Exception | None] | None = None,
+        probe_failures: Iterator[Exception | None] | None = None,
     ) -> None:
         """Make a runner.
 
@@ -44,6 +45,7 @@ class StubRunner:
             width: numbers per row.
             sleep_s_per_row: time that a run takes for each of its rows.
             failures: what each run raises in turn; None, or its end, lets a run succeed.
+            probe_failures: the same for probes.
         """
         self.batches: list[int] = []
         self.released = threading.Event()
@@ -52,6 +54,7 @@ class StubRunner:
         self._width = width
         self._sleep_s_per_row = sleep_s_per_row
         self._failures = failures or iter(())
+        self._probe_failures = probe_failures or iter(())
         self._closed = threading.Event()
 
     @property
@@ -76,6 +79,14 @@ class StubRunner:
         if not rows:
             return np.empty((0, self._width), np.float32)
         return tensors.normalise(np.stack([_numbers(row, self._width) for row in rows]))
+
+    def probe(self) -> None:
+        """Do nothing, or fail as told."""
+        self.released.wait()
+        if self._closed.is_set():
+            raise InferenceFailed(f"probing {self._model}: the runner is closed")
+        if (failure := next(self._probe_failures, None)) is not None:
+            raise failure
 
     def close(self) -> None:
         """Refuse further runs."""

@@ -48,6 +48,11 @@ def duration(seconds: float) -> str:
     return " ".join(f"{n}{_THIN_SPACE}{unit}" for n, unit in parts[first : first + 2] if n)
 
 
+def mebibytes(size_bytes: int) -> str:
+    """Return a size as `1 204 MiB`."""
+    return f"{count(round(size_bytes / (1 << 20)))}{_THIN_SPACE}MiB"
+
+
 def short_digest(digest: str) -> str:
     """Return the first 12 hex digits, as `docker images` shows them."""
     return digest.removeprefix("sha256:")[:12]

@@ -91,6 +91,7 @@ def _environment() -> jinja2.Environment:
         figures.rate,
         figures.percent,
         figures.duration,
+        figures.mebibytes,
         figures.short_digest,
         figures.sparkline,
     )

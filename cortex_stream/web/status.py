@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from cortex_stream.scheduling.runner_thread import RunnerFigures
 from cortex_stream.telemetry.errors_log import RecordedError
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
@@ -39,7 +40,13 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """One lane. `recent_per_s` is the rate in equal steps, oldest first; empty draws no line."""
+    """One lane. `recent_per_s` is the rate in equal steps, oldest first; empty draws no line.
+
+    `share` is the part of all tokens of the last minute that ran for this lane, from 0 to 1, and
+    `worst_wait_s` the longest wait for a runner in that time.
+
+    `shed`: paused because memory is short; what its requests in the process weigh is `held_bytes`.
+    """
 
     lane: Lane
     waiting: int
@@ -48,13 +55,37 @@ class LaneStatus:
     rate_per_s: float
     oldest_wait_s: float
     recent_per_s: tuple[float, ...] = ()
+    share: float = 0.0
+    worst_wait_s: float = 0.0
+    shed: bool = False
+    held_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    """How the process stands with its memory.
+
+    `state` is `normal`, `shedding`, `stopped` or `recovering`; `limit_source` is `container`,
+    `setting` or `machine`. `held_bytes` is the estimate of what all requests in the process hold,
+    of `most_held_bytes` that they may.
+    """
+
+    state: str
+    used_bytes: int
+    limit_bytes: int
+    limit_source: str
+    held_bytes: int
+    most_held_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One served model version. `padding_ratio` is the share of computed tokens that were padding.
 
-    `padding_ratio` lies in [0, 1]; `digest` is `sha256:` and 64 hex digits.
+    `padding_ratio` lies in [0, 1]; `digest` is `sha256:` and 64 hex digits. `busy_runners` counts
+    those of `runners` that run a batch at this moment. A batch is expected to take `batch_base_ms`
+    and `batch_per_1000_tokens_ms` for its padded tokens; `predicted_ratio` is what was expected of
+    the last batches by what they took, None without any.
     """
 
     name: str
@@ -62,10 +93,13 @@ class ModelStatus:
     digest: str
     task: str
     provider: str
-    sessions: int
-    busy_sessions: int
+    runners: tuple[RunnerFigures, ...]
+    busy_runners: int
     rows_per_s: float
     padding_ratio: float
+    batch_base_ms: float = 0.0
+    batch_per_1000_tokens_ms: float = 0.0
+    predicted_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +129,7 @@ class StatusSnapshot:
     errors: tuple[RecordedError, ...]
     outcomes: Mapping[OutcomeKind, int]  # since the process started; a missing kind counts as 0
     versions: Mapping[str, str]  # cortex-stream, python, faust, aiokafka, onnxruntime, kafka
+    memory: MemoryStatus | None = None  # None before the worker has looked
 
 
 @dataclass(frozen=True, slots=True)

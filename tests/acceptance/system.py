@@ -19,6 +19,7 @@ from aiokafka.structs import ConsumerRecord, RecordMetadata
 from cortex_stream.environment import subprocess_environment
 
 SESSION_TIMEOUT_S = 6.0  # the least the broker allows; a killed worker is missed after it
+WORKER = ("-m", "agents")
 COLLECTED = (
     "cortex.results",
     "cortex.replays",
@@ -43,12 +44,14 @@ async def until(
 class WorkerProcess:
     """One `python -m agents`; its output goes to a file that a failing test shows."""
 
-    def __init__(self, environment: dict[str, str], log: Path, *, port: int) -> None:
+    def __init__(
+        self, environment: dict[str, str], log: Path, *, port: int, command: Sequence[str]
+    ) -> None:
         self.log = log
         self.port = port
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agents"], env=environment, stdout=output, stderr=output
+                [sys.executable, *command], env=environment, stdout=output, stderr=output
             )
 
     @property
@@ -186,7 +189,7 @@ class System:
         )
         return done.stdout
 
-    def start_worker(self, **extra: str) -> WorkerProcess:
+    def start_worker(self, command: Sequence[str] = WORKER, **extra: str) -> WorkerProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -194,12 +197,12 @@ class System:
             **{**self.environment, "CORTEX_WEB__PORT": str(port), **extra}
         )
         log = self.folder / f"worker-{len(self.workers)}.log"
-        worker = WorkerProcess(environment, log, port=port)
+        worker = WorkerProcess(environment, log, port=port, command=command)
         self.workers.append(worker)
         return worker
 
-    async def worker(self, **extra: str) -> WorkerProcess:
-        return await self.start_worker(**extra).ready()
+    async def worker(self, command: Sequence[str] = WORKER, **extra: str) -> WorkerProcess:
+        return await self.start_worker(command, **extra).ready()
 
     # ---- in --------------------------------------------------------------------------------------
 

@@ -141,6 +141,33 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "The group carries the prefix; membership is dynamic unless an instance is named.": (
         "unit/agents/test_faust_settings.py::test_membership_is_dynamic_unless_an_instance_is_named_and_the_group_has_the_prefix",
     ),
+    "A kind of workers, those that host the same stages, is a group of its own.": (
+        "unit/kernel/test_worker_settings.py::test_each_kind_of_workers_is_a_group_of_its_own",
+    ),
+    # ---- pipelines and workers that share the stages
+    "The first pipeline that fits type, priority and tenant answers; `standard` fits everything.": (
+        "unit/routing/test_pipeline.py::test_the_first_pipeline_whose_type_priority_and_tenant_fit_answers",
+        "unit/routing/test_pipeline_file.py::test_standard_comes_last_wherever_it_stands_and_the_file_may_define_it_anew",
+    ),
+    "A pipeline has 100 work items of a lane in its stages and 30 s a stage, but for `standard`.": (
+        "unit/routing/test_pipeline.py::test_realtime_takes_100_at_once_and_30_s_a_stage_and_standard_waits_without_a_limit",
+        "unit/routing/test_pipeline_file.py::test_a_pipeline_allows_100_at_once_and_30_s_a_stage_unless_it_says_otherwise",
+        "unit/engine/test_limits.py::test_a_pipeline_has_so_many_requests_of_a_lane_at_the_models_and_the_rest_waits",
+        "unit/engine/test_limits.py::test_a_stage_beyond_its_time_is_tried_again_and_then_a_dead_letter",
+    ),
+    "An answer is the same whether one worker hosts all stages or several share them.": (
+        "unit/engine/test_handover.py::test_it_ends_as_in_one_worker_wherever_its_stages_run",
+        "acceptance/test_split.py::test_split_workers_answer_as_fused_ones_do",
+    ),
+    "A hand-over keeps key, value and headers, lane, tries, and what is left of the deadline.": (
+        "unit/engine/test_handover.py::test_what_was_handed_over_arrives_bit_by_bit",
+        "unit/engine/test_handover.py::test_it_keeps_its_lane_key_headers_and_bytes",
+        "unit/engine/test_handover.py::test_what_is_left_of_a_deadline_goes_on_running_between_workers",
+        "acceptance/test_split.py::test_split_workers_keep_deadlines_and_lose_nothing_when_killed",
+    ),
+    "A hand-over that cannot be read is a dead letter with the original bytes.": (
+        "unit/engine/test_handover.py::test_a_hand_over_that_contradicts_itself_is_a_dead_letter_with_the_original_bytes",
+    ),
     # ---- the process
     "Ready means models, partitions and a producer; a draining worker is not.": (
         "unit/bootstrap/test_status.py::test_a_worker_is_ready_with_models_partitions_and_a_producer",

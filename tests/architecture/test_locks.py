@@ -13,7 +13,9 @@ LOCKS = {  # lock -> the extras it was resolved for
     "dev.txt": ("cpu", "stack", "dev"),
     "worker-cpu.txt": ("cpu",),
     "worker-gpu.txt": ("gpu",),
+    "bench.txt": ("cpu", "stack", "dev", "bench"),
 }
+HELD_BACK_BY_PEERS = {"pydantic", "pydantic-core", "pydantic-settings"}
 FLOORS = {  # name -> the first version without a known hole
     "aiohttp": "3.13.4",
     "redis": "4.5.4",
@@ -81,6 +83,14 @@ def test_a_worker_ships_the_versions_that_were_tested(repository: Path) -> None:
     tested, shipped = pins(repository, "dev.txt"), pins(repository, "worker-cpu.txt")
 
     assert shipped < tested
+
+
+def test_a_benchmark_runs_the_versions_that_were_tested_but_for_those_that_peers_hold_back(
+    repository: Path,
+) -> None:
+    tested, compared = pins(repository, "dev.txt"), pins(repository, "bench.txt")
+
+    assert {Requirement(pin).name for pin in tested - compared} <= HELD_BACK_BY_PEERS
 
 
 def test_a_gpu_worker_differs_by_its_runtime_only(repository: Path) -> None:

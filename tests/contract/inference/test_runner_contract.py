@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cortex_stream.errors import InferenceFailed, InvalidOutput
+from cortex_stream.errors import DeviceFailed, InferenceFailed, InvalidOutput
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.runner import Runner
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.settings.sections import InferenceSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
+from tests.cuda import load_on_cuda
 from tests.tiny_onnx import install_tiny
 
 TEXTS = ["a", "a longer text", "ä", "1234567890 1234567890", "a"]
@@ -63,22 +64,40 @@ class RunnerContract:
     def test_no_rows_give_no_rows(self, runner: Runner) -> None:
         assert runner.run([]).shape == (0, runner.width)
 
+    def test_a_probe_passes_and_leaves_the_answers_as_they_were(
+        self, runner: Runner, rows: list[TokenRow]
+    ) -> None:
+        before = runner.run(rows)
+
+        runner.probe()
+
+        assert np.array_equal(runner.run(rows), before)
+
     def test_closed_twice_it_refuses_to_run(self, runner: Runner, rows: list[TokenRow]) -> None:
         runner.close()
         runner.close()
 
         with pytest.raises(InferenceFailed, match="closed"):
             runner.run(rows)
+        with pytest.raises(InferenceFailed, match="closed"):
+            runner.probe()
 
 
 class TestOnnxRunner(RunnerContract):
     @pytest.fixture
     def model(self, tmp_path: Path) -> LoadedModel:
-        return load_model(install_tiny(tmp_path), InferenceSettings(sessions=1, provider="cpu"))
+        return load_model(install_tiny(tmp_path), InferenceSettings(runners=1, provider="cpu"))
 
     def test_a_run_that_breaks_says_which_model_and_batch(self, runner: Runner) -> None:
         with pytest.raises(InferenceFailed, match=r"tiny@1 on 1 rows of 2 tokens"):
             runner.run([TokenRow(np.array([1, 10_000]))])
+
+
+@pytest.mark.gpu
+class TestOnnxRunnerOnCuda(RunnerContract):
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> LoadedModel:
+        return load_on_cuda(install_tiny(tmp_path))
 
 
 class TestStubRunner(RunnerContract):
@@ -96,3 +115,11 @@ class TestStubRunner(RunnerContract):
             runner.run(rows)
         assert len(runner.run(rows)) == len(rows)
         assert runner.batches == [len(rows)] * 2
+
+    def test_its_probe_fails_as_told_and_then_passes(self) -> None:
+        runner = StubRunner(probe_failures=iter([DeviceFailed("CUDA failure 719")]))
+
+        with pytest.raises(DeviceFailed, match="719"):
+            runner.probe()
+        runner.probe()
+        assert runner.batches == []

@@ -22,7 +22,7 @@ from agents.faust_worker import EdgeWorker
 from agents.status import EdgeStatus
 from cortex_stream.clock import SystemClock
 from cortex_stream.delivery.outcome import Outcome
-from cortex_stream.errors import OutcomeTooLarge, StuckRun
+from cortex_stream.errors import CortexError, OutcomeTooLarge
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.scheduling.admission import Admission, Bound
@@ -79,13 +79,14 @@ class StubCore:
     def __init__(self, settings: Settings, *, hang_at_stop: bool) -> None:
         self.clock = SystemClock()
         self.engine = StubEngine()
-        self.on_failure: Callable[[StuckRun], None] = lambda _: None
+        self.on_failure: Callable[[CortexError], None] = lambda _: None
         records = {request_topic(lane): getattr(settings.lanes, lane.value) for lane in Lane}
         self.admission = Admission(
             {
                 settings.topic(name): Bound(most, settings.lanes.lane_bytes)
                 for name, most in {**records, EVENTS: settings.lanes.high}.items()
-            }
+            },
+            total_bytes=settings.lanes.total_bytes,
         )
         self._settings = settings
         self._hang_at_stop = hang_at_stop

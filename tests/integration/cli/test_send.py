@@ -18,7 +18,7 @@ def test_an_embedding_is_sent_awaited_and_shown(run: Run, worker: WorkerProcess)
     assert "vector (384 numbers)" in result.stdout
     assert "hello" in result.stdout
     assert "world" in result.stdout
-    assert "minilm@1" in result.stdout
+    assert "minilm@2" in result.stdout
     worker.check()
 
 

@@ -19,6 +19,7 @@ from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.loadtest.load import embed_requests
 from cortex_stream.loadtest.session import LoadSession
+from cortex_stream.loadtest.traffic import Poisson, Traffic
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.settings.tree import load_settings
 from schemas.outcomes import OutcomeKind
@@ -156,6 +157,21 @@ async def test_a_load_that_nobody_answers_ends_with_what_is_missing() -> None:
     async with LoadSession(settings, clock=clock, every_s=0.05, patience_s=0.5) as session:
         with pytest.raises(OperatorError, match="2 of 2 requests have none"):
             await session.burst(requests, seen=lambda _: None)
+
+
+@pytest.mark.usefixtures("environment")
+async def test_a_load_that_is_not_answered_in_time_is_measured_as_far_as_it_was() -> None:
+    async with LoadSession(load_settings(), clock=SystemClock(), every_s=0.05) as session:
+        ledger = await session.run(
+            [Traffic("unheard", Poisson(100))],
+            name="unheard",
+            seconds=0.2,
+            seed=3,
+            seen=lambda _: None,
+            settle_s=0.2,
+        )
+
+    assert len(ledger.missing()) == ledger.sent_count > 0
 
 
 def test_doctor_finds_all_services_and_only_the_model_missing(run: Run, tmp_path: object) -> None:

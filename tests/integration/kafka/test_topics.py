@@ -13,7 +13,7 @@ from cortex_stream.kafka.admin import TopicAdmin, verify_topics
 from cortex_stream.kafka.plan import AddPartitions, AlterConfig
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.tree import Settings
-from topics.catalogue import CATALOGUE, CURRENT
+from topics.catalogue import CATALOGUE, FUSED
 from topics.names import EVENTS, RESULTS
 
 pytestmark = pytest.mark.integration
@@ -37,10 +37,10 @@ async def test_apply_makes_the_cluster_what_the_catalogue_says(settings: Setting
         after = await admin.plan()
         present = await admin.describe(settings.topic(spec.name) for spec in CATALOGUE)
 
-    assert len(before.changes) == len(CURRENT)
+    assert len(before.changes) == len(FUSED)
     assert (after.changes, after.conflicts) == ((), ())
-    assert present.keys() == {settings.topic(spec.name) for spec in CURRENT}
-    for spec in CURRENT:
+    assert present.keys() == {settings.topic(spec.name) for spec in FUSED}
+    for spec in FUSED:
         topic = present[settings.topic(spec.name)]
         assert (topic.partitions, topic.replication) == (spec.partitions("dev"), 1)
         assert topic.overrides.items() >= spec.config("dev").items()
@@ -140,7 +140,7 @@ async def test_two_prefixes_live_side_by_side(applied: Settings) -> None:
     async with TopicAdmin(other) as admin:
         plan = await admin.plan()
 
-    assert {change.name for change in plan.changes} == {other.topic(spec.name) for spec in CURRENT}
+    assert {change.name for change in plan.changes} == {other.topic(spec.name) for spec in FUSED}
 
 
 async def test_a_worker_may_start_once_the_topics_are_applied(applied: Settings) -> None:
@@ -225,7 +225,7 @@ def test_apply_is_asked_once_and_then_has_nothing_to_do(environment: dict[str, s
     assert planned[0] == applied[0] == 0
     assert planned[1]["changes"] == applied[1]["changes"]
     assert {change["topic"] for change in applied[1]["changes"]} == {
-        f"{prefix}.{spec.name}" for spec in CURRENT
+        f"{prefix}.{spec.name}" for spec in FUSED
     }
     assert again == (0, {"applied": True, "changes": [], "conflicts": []})
     assert (checked, checked_again) == (1, 0)

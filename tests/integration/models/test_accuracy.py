@@ -41,7 +41,7 @@ def reference() -> Reference:
 
 
 def load(version: ModelVersion) -> LoadedModel:
-    return load_model(version, InferenceSettings(sessions=1, provider="cpu"))
+    return load_model(version, InferenceSettings(runners=1, provider="cpu"))
 
 
 def cosines(model: LoadedModel, reference: Reference, *, rows: int, seed: int = 0) -> FloatRows:
@@ -56,7 +56,7 @@ def cosines(model: LoadedModel, reference: Reference, *, rows: int, seed: int = 
     return found
 
 
-@pytest.mark.parametrize("name", ["minilm", "minilm-fp32"])
+@pytest.mark.parametrize("name", ["minilm", "minilm-q", "minilm-fp32"])
 def test_a_text_has_the_tokens_of_the_original(
     pulled_models: Pulled, reference: Reference, name: str
 ) -> None:
@@ -86,10 +86,11 @@ def test_minilm_multiplies_integers_and_minilm_fp32_does_not(pulled_models: Pull
     assert not floating
 
 
+@pytest.mark.parametrize("name", ["minilm", "minilm-q"])
 def test_int8_vectors_are_near_those_of_the_original(
-    pulled_models: Pulled, reference: Reference
+    pulled_models: Pulled, reference: Reference, name: str
 ) -> None:
-    model = load(pulled_models("minilm"))
+    model = load(pulled_models(name))
 
     alone = cosines(model, reference, rows=1)
     together = [cosines(model, reference, rows=r, seed=r) for r in (2, 3, 4, 5, 6, 7, 8)]

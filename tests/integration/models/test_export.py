@@ -10,7 +10,8 @@ import pytest
 from cortex_stream.errors import OperatorError
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.tensors import FloatRows, normalise
-from cortex_stream.registry.export import Precision, export
+from cortex_stream.registry.export import export
+from cortex_stream.registry.proof import Precision
 from cortex_stream.registry.store import ModelVersion
 from cortex_stream.settings.sections import InferenceSettings, ModelsSettings
 
@@ -71,7 +72,7 @@ def by_torch(model: Any, folder: Path, kind: str) -> FloatRows:
 
 def ours(version: ModelVersion) -> tuple[LoadedModel, FloatRows, FloatRows]:
     """Return the model, its numbers for each text alone, and for all together."""
-    model = load_model(version, InferenceSettings(sessions=1, provider="cpu"))
+    model = load_model(version, InferenceSettings(runners=1, provider="cpu"))
     rows = model.tokenizer.encode(TEXTS)
     alone = np.vstack([model.runners[0].run([row]) for row in rows])
     return model, alone, model.runners[0].run(rows)

@@ -15,7 +15,7 @@ HERE = Partition("t", 0)
 
 
 def _tracks() -> tuple[Tracks, Admission]:
-    admission = Admission({"t": Bound(ALL, ALL)})
+    admission = Admission({"t": Bound(ALL, ALL)}, total_bytes=ALL)
     return Tracks(admission), admission
 
 
@@ -110,7 +110,7 @@ class TracksLikeTheModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admission = Admission({"t": Bound(ALL, ALL), "u": Bound(ALL, ALL)})
+        self.admission = Admission({"t": Bound(ALL, ALL), "u": Bound(ALL, ALL)}, total_bytes=ALL)
         self.tracks = Tracks(self.admission)
         self.next: dict[Partition, int] = defaultdict(int)
         self.records: dict[tuple[Partition, int], tuple[Track, bool, int]] = {}
@@ -176,7 +176,7 @@ class TracksLikeTheModel(RuleBasedStateMachine):
                 if at.topic == topic and not done
             ]
             assert self.admission.waiting(topic) == len(held)
-            assert self.admission._used[topic].size_bytes == sum(held)
+            assert self.admission.held_bytes(topic) == sum(held)
 
 
 TestTracksLikeTheModel = TracksLikeTheModel.TestCase

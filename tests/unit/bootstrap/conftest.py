@@ -22,7 +22,7 @@ def settings(tmp_path: Path) -> Settings:
     version = install_tiny(tmp_path)
     return Settings(
         models=ModelsSettings(folder=tmp_path, serve=(version.name,), embed_default=version.name),
-        inference=InferenceSettings(sessions=1, provider="cpu"),
+        inference=InferenceSettings(runners=1, provider="cpu"),
     )
 
 

@@ -4,11 +4,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from cortex_stream.bootstrap import worker as bootstrap
 from cortex_stream.bootstrap.status import WorkerStatus
 from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.clock import ManualClock
-from cortex_stream.errors import StuckRun
+from cortex_stream.errors import DeviceFailed, StuckRun
 from cortex_stream.scheduling.fair_queue import Row
+from cortex_stream.scheduling.health import RunnerState
+from cortex_stream.settings.tree import Settings
+from cortex_stream.task_scope import TaskScope
+from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from cortex_stream.web.status import PartitionStatus, ServiceState
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
@@ -101,7 +106,7 @@ async def test_the_snapshot_shows_lanes_models_and_outcomes(
     assert (low.waiting, low.running, low.capacity, low.oldest_wait_s) == (3, 0, 10_000, 2.0)
     assert lanes[Lane.CRITICAL].oldest_wait_s == 0.0
     [model] = snapshot.models
-    assert (model.name, model.sessions, model.busy_sessions) == ("tiny", 1, 0)
+    assert (model.name, len(model.runners), model.busy_runners) == ("tiny", 1, 0)
     assert model.rows_per_s == 1.0  # two rows in two seconds
     assert model.padding_ratio == 0.0
     assert snapshot.outcomes[OutcomeKind.RESULT] == before + 1
@@ -110,3 +115,36 @@ async def test_the_snapshot_shows_lanes_models_and_outcomes(
     assert snapshot.service.uptime_s == 2.0
     await asyncio.sleep(0)
     await worker.stop()
+
+
+async def test_a_worker_whose_runners_are_all_out_is_unready_and_says_which_model(
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    lost = DeviceFailed("CUDA failure 719: unspecified launch failure")
+    model = stub_model(name="tiny", runners=(StubRunner(failures=iter([lost])),))
+    monkeypatch.setattr(bootstrap, "verify_topics", no_cluster)
+    worker = Worker(settings, clock=clock, instance="worker-0", load=lambda _: [model])
+    await worker.start()
+    status = WorkerStatus(worker, StillEdge())
+    assert status.readiness().ready
+
+    # when
+    async with TaskScope() as tasks:
+        _ = tasks.start(worker.engine.process(request(["hello"]), source()), name="waits")
+        async with asyncio.timeout(5):
+            while status.readiness().ready:
+                await asyncio.sleep(0)
+
+    # then
+    assert status.readiness().reasons == (f"no runner of tiny@1 is in service: {lost}",)
+    assert status.live()
+    snapshot = status.snapshot()
+    assert snapshot.service.state is ServiceState.FAILING
+    [runner] = snapshot.models[0].runners
+    assert (runner.state, runner.runs, runner.failures) == (RunnerState.OUT, 0, 1)
+    await worker.stop()
+
+
+async def no_cluster(_: Settings) -> None:
+    return

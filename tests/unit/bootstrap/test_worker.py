@@ -5,7 +5,13 @@ import pytest
 
 from cortex_stream.bootstrap.worker import Worker, admission_bounds, build_worker, load_models
 from cortex_stream.clock import ManualClock
-from cortex_stream.errors import InvariantError, OperatorError, StuckRun, UnknownModel
+from cortex_stream.errors import (
+    CortexError,
+    InvariantError,
+    OperatorError,
+    StuckRun,
+    UnknownModel,
+)
 from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.tree import Settings
@@ -144,7 +150,7 @@ async def test_every_kind_of_failure_is_remembered(
 
 def test_a_stuck_run_fails_the_worker_and_is_told(build: Callable[[], Worker]) -> None:
     worker = build()
-    told: list[StuckRun] = []
+    told: list[CortexError] = []
     stuck = StuckRun("not back")
     worker._fail(stuck)  # nobody listens yet: it is logged
 

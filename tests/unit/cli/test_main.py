@@ -12,8 +12,6 @@ from cortex_stream.errors import OperatorError
 from cortex_stream.version import VERSION
 
 SUB_COMMANDS = [
-    ("bench", "throughput"),
-    ("bench", "soak"),
     ("models", "pull"),
     ("stack", "up"),
     ("topics", "apply"),
@@ -105,12 +103,39 @@ def test_a_wrong_setting_is_named_by_every_command_that_needs_settings() -> None
 
 def test_worker_becomes_the_worker_so_that_signals_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[Any] = []
-    monkeypatch.setattr(os, "execv", lambda program, words: became.append((program, words)))
+    monkeypatch.setattr(os, "execve", lambda *words: became.append(words))
 
     result = CliRunner().invoke(app, ["worker"])
 
     assert result.exit_code == 0
-    assert became == [(sys.executable, [sys.executable, "-m", "agents"])]
+    [(program, words, variables)] = became
+    assert (program, words) == (sys.executable, [sys.executable, "-m", "agents"])
+    assert "CORTEX_WORKER__STAGES" not in variables
+
+
+def test_worker_hosts_the_stages_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *words: became.append(words))
+
+    result = CliRunner().invoke(app, ["worker", "--stages", "embedding, validation"])
+
+    assert result.exit_code == 0
+    [(_, _, variables)] = became
+    assert variables["CORTEX_WORKER__STAGES"] == '["validation","embedding"]'
+
+
+def test_worker_refuses_a_stage_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *words: became.append(words))
+
+    wrong = [
+        CliRunner().invoke(app, ["worker", "--stages", stages])
+        for stages in ("embeding", "embedding,embedding", "")
+    ]
+
+    assert [result.exit_code for result in wrong] == [2, 2, 2]
+    assert "'validation', 'embedding' or" in wrong[0].output
+    assert became == []
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:

@@ -25,8 +25,10 @@ def test_a_pid_file_that_names_another_program_is_disowned(tmp_path: Path) -> No
 
 
 def test_a_pid_file_that_names_a_zombie_is_disowned(tmp_path: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "60", tmp_path / "data"]) as zombie:
-        zombie.send_signal(signal.SIGKILL)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "read _", tmp_path / "data"], stdin=subprocess.PIPE
+    ) as zombie:
+        os.kill(zombie.pid, signal.SIGKILL)
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # dead, and not collected
         pid_file = left_behind(tmp_path, pid=zombie.pid)
 

@@ -45,7 +45,7 @@ def test_every_setting_has_a_row_with_text_default_and_example() -> None:
     [
         ("CORTEX_KAFKA__SESSION_TIMEOUT_S", "seconds", "`10.0`"),
         ("CORTEX_LIMITS__TEXT_BYTES", "bytes", "`32768`"),
-        ("CORTEX_LANES__LANE_BYTES", "bytes, or with a suffix such as MiB", "`64MiB`"),
+        ("CORTEX_LANES__LANE_BYTES", "bytes, or with a suffix such as MiB", "`256MiB`"),
         ("MODEL_CACHE_SIZE", "bytes, or with a suffix such as MiB", "`2GB`"),
         ("CORTEX_MODELS__SERVE", "", '`["minilm"]`'),
         ("CORTEX_KAFKA__INSTANCE_ID", "", "unset"),

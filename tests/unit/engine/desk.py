@@ -1,5 +1,6 @@
 """An engine with stub models, and requests for it."""
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,9 +13,11 @@ from cortex_stream.engine.classification import ClassificationStage
 from cortex_stream.engine.embedding import EmbeddingStage
 from cortex_stream.engine.endings import Endings
 from cortex_stream.engine.engine import Engine
-from cortex_stream.engine.models import ServedModels
+from cortex_stream.engine.models import KnownModel, ServedModels
 from cortex_stream.inference.model import LoadedModel
 from cortex_stream.record import Headers, OutgoingRecord, RecordSource
+from cortex_stream.routing.pipeline import BUILT_IN, Pipeline
+from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import stub_model
@@ -28,28 +31,38 @@ LIMITS = LimitsSettings()
 
 @asynccontextmanager
 async def open_engine(
-    *loaded: LoadedModel, clock: Clock | None = None, limits: LimitsSettings = LIMITS
+    *loaded: LoadedModel,
+    clock: Clock | None = None,
+    limits: LimitsSettings = LIMITS,
+    most_request_bytes: int = sys.maxsize,
+    stages: Sequence[StageName] = tuple(StageName),
+    known: Sequence[KnownModel] = (),
+    pipelines: Sequence[Pipeline] = BUILT_IN,
 ) -> AsyncIterator[Engine]:
-    """Yield an engine that serves `loaded`, one stub model by default."""
+    """Yield an engine that serves `loaded`, or one stub model where none is `known`."""
     clock = clock or ManualClock()
-    served = loaded or (stub_model(),)
+    served = loaded or (() if known else (stub_model(),))
+    default = served[0].name if served else known[0].identity.name
     async with ServedModels(
         served,
-        default=served[0].name,
+        default=default,
         rule=lambda _: BatchRule(max_rows=8, max_tokens=256),
         run_timeout_s=30,
         clock=clock,
         on_stuck=lambda _: None,
+        known=known,
     ) as models:
-        stages = (EmbeddingStage(models, clock), ClassificationStage(models, clock))
+        hosted = (EmbeddingStage(models, clock), ClassificationStage(models, clock))
         yield Engine(
             models=models,
-            stages={stage.name: stage for stage in stages},
+            stages={stage.name: stage for stage in hosted if stage.name in stages},
+            pipelines=pipelines,
             endings=Endings(limits=limits, clock=clock, worker="worker-0"),
             limits=limits,
             max_attempts=3,
             clock=clock,
             instance="worker-0",
+            most_request_bytes=most_request_bytes,
         )
 
 

@@ -29,7 +29,7 @@ from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import ClassifyOutput, EmbedOutput, OutcomeKind
 from schemas.priority import Lane
-from schemas.requests import CLASSIFY
+from schemas.requests import CLASSIFY, EMBED
 from schemas.vectors import LakeVector
 from tests.unit.engine.desk import (
     code_of,
@@ -532,9 +532,58 @@ async def test_a_request_whose_deadline_has_passed_ends_expired_without_running(
     assert message.type == "cortex.outcome.expired.v1"
     error = message.data.error
     assert error is not None
-    assert error.message == "starting stage embedding 0.500 s after the deadline"
+    assert error.message == "arriving 0.500 s after the deadline"
     assert runner.batches == []
     assert [record.topic for record in outcome.records] == ["cortex.results"]  # no dead letter
+
+
+LATE: dict[str, Any] = {"deadlinems": 1000, "time": rfc3339(NOW_MS - 1500), "traceparent": "00-a"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        request(**LATE, type="no.such.type"),
+        request([], **LATE),
+        request(**LATE, data={"modle": "stub"}),
+        request(**LATE, data={"model": "unknown"}),
+    ],
+    ids=["type", "texts", "field", "model"],
+)
+async def test_a_late_request_is_expired_whatever_it_asks(engine: Engine, value: bytes) -> None:
+    outcome = await engine.process(value, source())
+
+    assert code_of(outcome) == "deadline_exceeded"
+    assert message_of(outcome).data.request_id == "1"
+    assert message_of(outcome).traceparent == "00-a"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (request(**LATE)[:-1], "invalid_json"),
+        (request(**LATE, priority="urgent"), "invalid_envelope"),
+        (orjson.dumps({"id": "1", "type": EMBED, **LATE}), "invalid_envelope"),
+    ],
+    ids=["json", "attribute", "no data"],
+)
+async def test_a_late_request_that_is_no_event_is_rejected(
+    engine: Engine, value: bytes, code: str
+) -> None:
+    assert code_of(await engine.process(value, source())) == code
+
+
+async def test_a_late_request_has_the_outcome_id_that_it_would_have_in_time(
+    engine: Engine, clock: ManualClock
+) -> None:
+    value = request(deadlinems=1000, time=rfc3339(NOW_MS))
+    in_time = await engine.process(value, source())
+    clock.advance_s(2)
+
+    late = await engine.process(value, source())
+
+    assert (in_time.kind, late.kind) == (OutcomeKind.RESULT, OutcomeKind.EXPIRED)
+    assert in_time.outcome_id == late.outcome_id
 
 
 @pytest.mark.parametrize(
@@ -603,7 +652,7 @@ async def test_the_lane_is_the_ceiling_and_priority_may_only_lower_it(
     spy = LaneSpy()
     wanted: dict[str, Any] = {} if priority is None else {"priority": priority}
     async with open_engine(stub_model(runners=(spy,))) as engine:
-        spy.served = engine._models.find(None)
+        spy.served = engine._models.running("stub")
         await engine.process(request(**wanted), source(lane=lane))
 
     assert spy.lanes == [effective]

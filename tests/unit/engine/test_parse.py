@@ -18,14 +18,18 @@ from cortex_stream.record import Headers
 from cortex_stream.routing.request import Request
 from schemas.requests import ClassifyData
 from tests.unit.engine.desk import LIMITS, request, source
+from tests.unit.engine.hostile import HOSTILE, MEBIBYTE
 
 GOOD = b'{"id":"1","type":"cortex.nlp.embed.v1","data":{"texts":["hello"]}}'
-MEBIBYTE = 1 << 20
 
 
 def read(value: bytes | None, headers: Headers = ()) -> Request:
     envelope = decode(value, source(headers=headers), limits=LIMITS)
-    return validate(envelope, replay_id=None, limits=LIMITS)
+    return validated(envelope)
+
+
+def validated(envelope: Envelope) -> Request:
+    return validate(read_attributes(envelope), envelope.data, replay_id=None, limits=LIMITS)
 
 
 def refusal(value: bytes | None, headers: Headers = ()) -> tuple[str, str | None, str | None]:
@@ -34,7 +38,7 @@ def refusal(value: bytes | None, headers: Headers = ()) -> tuple[str, str | None
     place = source(headers=headers)
     try:
         envelope = decode(value, place, limits=LIMITS)
-        request = validate(envelope, replay_id=None, limits=LIMITS)
+        request = validated(envelope)
     except Refused as refused:
         return refused.code, refused.field, _asker(value, place, envelope).request_id
     pytest.fail(f"accepted: {request.attributes}")
@@ -391,7 +395,7 @@ def only_refuses(value: bytes | None, headers: Headers) -> None:
     place = source(headers=headers)
     with suppress(Refused):
         envelope = decode(value, place, limits=LIMITS)
-        validate(envelope, replay_id=None, limits=LIMITS)
+        validated(envelope)
 
     asker = _asker(value, place, envelope)
     assert asker.request_id is None or 1 <= len(asker.request_id) <= 256
@@ -436,30 +440,6 @@ def test_attributes_are_checked_before_data() -> None:
 
 
 # ---- no input costs more than its size ------------------------------------------------------------
-
-
-def hostile(head: bytes, unit: bytes, tail: bytes) -> bytes:
-    return head + unit * ((MEBIBYTE - len(head) - len(tail)) // len(unit)) + tail
-
-
-DATA = b'{"id":"1","type":"cortex.nlp.embed.v1","data":{"texts":'
-HOSTILE = {
-    "dense numbers": hostile(DATA + b"[0", b",0", b"]}}"),
-    "small lists": hostile(DATA + b"[0", b",[]", b"]}}"),
-    "small objects": hostile(DATA + b"[0", b',{"a":0}', b"]}}"),
-    "small texts": hostile(DATA + b'["a"', b',"a"', b"]}}"),
-    "escapes": hostile(DATA + b'["', b"\\u0061", b'"]}}'),
-    "escaped quotes": hostile(DATA + b'[[[[],"', b'\\"', b'"]]]}}'),
-    "backslashes": hostile(DATA + b'[[[[],"', b"\\\\", b'"]]]}}'),
-    "numbers beside an escape": hostile(b'{"\\u0061":1,"id":"1","data":[0', b",0", b"]}"),
-    "unknown fields": hostile(b'{"id":"1","type":"cortex.nlp.embed.v1","data":{"a":0', b',"a":0', b"}}"),
-    "keys beside an escape": hostile(b'{"id":"1","\\u0061":1', b',"a":0', b"}"),
-    "repeated ids": hostile(b'{"id":"1"', b',"id":"1"', b"}"),
-    "unfinished": hostile(b'{"id":"1","a":', b'[{"a":', b""),
-    "white space": hostile(b"", b" ", b""),
-    "ids that are none": hostile(b"{", b'"a":"b",', b""),
-    "long numbers": hostile(DATA + b"[0", b"," + b"9" * 300, b"]}}"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_stream.engine import validate as module
-from cortex_stream.engine.parse import decode
+from cortex_stream.engine.parse import decode, read_attributes
 from cortex_stream.engine.validate import payload_digest, sanitise, validate
 from cortex_stream.errors import InvalidField
 from schemas.requests import ClassifyData
@@ -39,8 +39,10 @@ def test_a_sanitised_text_is_nfc_and_sanitising_it_again_changes_nothing(text: s
 
 def test_texts_and_labels_are_sanitised() -> None:
     value = request(["e\u0301\x01"], type="cortex.nlp.classify.v1", data={"labels": ["a\x7f"]})
+    envelope = decode(value, source(), limits=LIMITS)
 
-    data = validate(decode(value, source(), limits=LIMITS), replay_id=None, limits=LIMITS).data
+    attributes = read_attributes(envelope)
+    data = validate(attributes, envelope.data, replay_id=None, limits=LIMITS).data
 
     assert isinstance(data, ClassifyData)
     assert (data.texts, data.labels) == (["\u00e9 "], ["a "])

@@ -11,6 +11,7 @@ from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
 from tests.unit.engine.desk import open_engine, request, source
+from tests.unit.engine.hostile import HOSTILE
 from tests.unit.engine.turns import measured_turns
 
 LIMIT_S = 0.05
@@ -64,3 +65,33 @@ async def test_no_turn_is_long_with_a_mebibyte_of_texts_behind_two_thousand_smal
     # then
     assert {outcome.kind for outcome in outcomes} == {OutcomeKind.RESULT}
     assert max(turns_s) < LIMIT_S, sorted(turns_s)[-5:]
+
+
+MARKS = "".join(chr(0x300 + n * 7 % 0x30) for n in range(16_000))  # 32 KB, in the worst order
+LARGE = {
+    **HOSTILE,
+    "marks": request([f"{n} {MARKS}"[:16_000] for n in range(32)]),
+    "marks as a text too long": request([MARKS * 30]),
+    "late": request([MARKS] * 32, deadlinems=0),
+}
+
+
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.parametrize("value", LARGE.values(), ids=LARGE)
+async def test_no_turn_is_long_with_a_hostile_mebibyte(value: bytes) -> None:
+    # given
+    assert len(value) > 900_000
+    small = [request([f"request number {n}"], id=str(n)) for n in range(50)]
+
+    # when
+    async with open_engine(clock=SystemClock()) as engine:
+        with measured_turns() as turns_s:
+            outcomes = await asyncio.gather(
+                engine.process(value, source()),
+                *(engine.process(each, source()) for each in small),
+            )
+
+    # then
+    assert {outcome.kind for outcome in outcomes[1:]} == {OutcomeKind.RESULT}
+    print(f"longest turn {1000 * max(turns_s):.1f} ms")
+    assert max(turns_s) < LIMIT_S

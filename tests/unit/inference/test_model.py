@@ -17,15 +17,15 @@ Load = Callable[..., LoadedModel]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    def load(onnx: bytes | None = None, *, sessions: int = 1, **facts: Any) -> LoadedModel:
+    def load(onnx: bytes | None = None, *, runners: int = 1, **facts: Any) -> LoadedModel:
         version = install_tiny(tmp_path, onnx, **facts)
-        return load_model(version, InferenceSettings(sessions=sessions, provider="cpu"))
+        return load_model(version, InferenceSettings(runners=runners, provider="cpu"))
 
     return load
 
 
 def test_a_loaded_model_says_what_it_is(load: Load) -> None:
-    model = load(sessions=3, prefixes={"query": "q: "})
+    model = load(runners=3, prefixes={"query": "q: "})
 
     assert model.reference == "tiny@1"
     assert model.digest.startswith("sha256:")
@@ -36,7 +36,7 @@ def test_a_loaded_model_says_what_it_is(load: Load) -> None:
 
 
 def test_by_default_there_is_a_runner_per_usable_core(load: Load) -> None:
-    assert len(load(sessions=0).runners) == usable_cores()
+    assert len(load(runners=0).runners) == usable_cores()
 
 
 def test_a_vector_is_the_normalised_mean_of_its_tokens(load: Load) -> None:
@@ -59,7 +59,7 @@ def test_cls_pooling_without_normalising_is_the_first_token_as_it_is(load: Load)
 
 
 def test_runners_that_share_a_session_do_not_disturb_each_other(load: Load) -> None:
-    model = load(sessions=4)
+    model = load(runners=4)
     rows = model.tokenizer.encode([f"text number {i}" * (i % 3 + 1) for i in range(40)])
     expected = np.vstack([model.runners[0].run([row]) for row in rows])
 
@@ -94,7 +94,7 @@ def test_a_classification_model_gives_its_logits_as_they_are(load: Load) -> None
 
 
 def test_a_closed_model_runs_no_more(load: Load) -> None:
-    model = load(sessions=2)
+    model = load(runners=2)
 
     model.close()
 

@@ -2,15 +2,19 @@ import datetime as dt
 import json
 from pathlib import Path
 
-from cortex_stream.loadtest.report import Report, describe_machine, describe_tokens
+import pytest
+
+from cortex_stream.loadtest.machine import describe_machine, describe_tokens
+from cortex_stream.loadtest.report import Bound, Goal, Report, shown
 
 REPORT = Report(
     profile="throughput",
-    verdict="Fast enough.",
-    passed=True,
-    summary={"ratio": 0.6543, "missing": 0},
-    runs=[{"side": "raw", "texts/s": 1234.5}, {"side": "kafka", "texts/s": 800.0}],
+    question="Fast enough?",
+    goals=[Goal("speed / raw", 0.6543, "at least", 0.5)],
+    tables={"Passes": [{"side": "raw", "per s": 1234.5}, {"side": "ours", "per s": 800.0}]},
     method={"seed": 7},
+    series={"ours": [{"second": 0, "sent": 3}]},
+    charts={"two lanes": "<svg/>"},
 )
 
 
@@ -19,18 +23,52 @@ def test_a_report_is_saved_for_people_and_for_programs(tmp_path: Path) -> None:
 
     assert page == tmp_path / "results" / "2026-01-31-throughput.md"
     text = page.read_text(encoding="utf-8")
-    assert "| ratio | 0.654 |" in text
-    assert "| kafka | 800.000 |" in text
+    assert "| speed / raw | 0.654 | at least 0.5 | met |" in text
+    assert "| ours | 800 |" in text
     assert "| seed | 7 |" in text
+    assert "![two lanes](2026-01-31-throughput-two-lanes.svg)" in text
+    assert (page.parent / "2026-01-31-throughput-two-lanes.svg").read_text("utf-8") == "<svg/>"
     content = json.loads(page.with_suffix(".json").read_bytes())
-    assert content["summary"] == {"ratio": 0.6543, "missing": 0}
+    assert content["goals"][0]["verdict"] == "met"
+    assert content["series"] == {"ours": [{"second": 0, "sent": 3}]}
     assert content["passed"] is True
 
 
-def test_a_report_without_runs_has_no_empty_table() -> None:
-    report = Report("p", "v", passed=False, summary={"a": 1}, runs=[], method={})
+@pytest.mark.parametrize(
+    ("measured", "bound", "verdict", "passed"),
+    [
+        (1.0, "at least", "met", True),
+        (0.9, "at least", "missed", False),
+        (1.0, "at most", "met", True),
+        (1.1, "at most", "missed", False),
+        (None, "at most", "not measured", True),
+    ],
+)
+def test_a_report_passes_unless_a_goal_was_missed(
+    measured: float | None,
+    bound: Bound,
+    verdict: str,
+    passed: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    goal = Goal("x", measured, bound, 1.0)
 
-    assert "## Runs" not in report.to_markdown()
+    report = Report("p", "q", goals=[goal], tables={}, method={})
+
+    assert goal.verdict == verdict
+    assert report.passed is passed
+
+
+def test_empty_tables_leave_no_trace() -> None:
+    report = Report("p", "q", goals=[], tables={"Passes": []}, method={"seed": 1})
+
+    assert "Passes" not in report.to_markdown(charts={})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (12345.6, "12,346"), (0.0123456, "0.0123"), (6000, "6,000")]
+)
+def test_figures_are_shown_as_people_read_them(value: object, text: str) -> None:
+    assert shown(value) == text
 
 
 def test_the_machine_is_described_by_what_figures_depend_on() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cortex_stream.clock import SystemClock
 from cortex_stream.errors import OperatorError
-from cortex_stream.loadtest.measure import usage
+from cortex_stream.loadtest.meter import Meter, Usage, total_usage, usage
 from cortex_stream.loadtest.worker_process import WorkerProcess, _error_or_none
 
 
@@ -71,3 +72,48 @@ def test_usage_of_a_process_that_is_gone_is_an_error() -> None:
 
     with pytest.raises(psutil.NoSuchProcess):
         usage(ended.pid)
+
+
+def test_a_peer_is_ready_when_it_has_said_so(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import time; print('almost'); print('ready', flush=True); time.sleep(60)",
+    ]
+
+    with WorkerProcess(log=tmp_path / "log", command=command) as peer:
+        peer.wait_said("ready", patience_s=20)
+        pid = peer.pid
+
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_process_gets_the_variables_of_its_own(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import os; print(os.environ['CORTEX_TEST_OWN'], flush=True); input()",
+    ]
+
+    with (
+        WorkerProcess(
+            log=tmp_path / "log", command=command, environment={"CORTEX_TEST_OWN": "mine"}
+        ) as started,
+        pytest.raises(OperatorError, match="it ended"),
+    ):
+        started.wait_said("never", patience_s=20)
+
+    assert "mine" in started.log.read_text(encoding="utf-8")
+
+
+def test_a_meter_reads_all_along_and_sums_what_was_used(tmp_path: Path) -> None:
+    spin = "import time\nwhile time.process_time() < 0.2: pass\nprint('spun', flush=True)\ntime.sleep(60)"
+    with WorkerProcess(log=tmp_path / "log", command=[sys.executable, "-c", spin]) as spinning:
+        with Meter(lambda: [spinning.pid], clock=SystemClock(), every_s=0.01) as meter:
+            spinning.wait_said("spun", patience_s=20)
+        gone = spinning.pid
+
+    assert 0.1 < meter.cpu_s < 2
+    assert meter.peak_rss_bytes > 5_000_000
+    assert len(meter.samples) > 3
+    assert total_usage([gone]) == Usage(0, 0)

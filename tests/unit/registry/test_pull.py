@@ -10,6 +10,12 @@ from cortex_stream.registry.pull import pull, take_out
 from cortex_stream.settings.sections import ModelsSettings
 
 
+def manifest_of(facts: dict[str, object]) -> Manifest:
+    files = {"model.onnx": "0" * 64, "tokenizer.json": "1" * 64}
+    stated = {"format": 1, **facts, "files": files, "digest": "sha256:" + "0" * 64}
+    return Manifest.model_validate(stated).sealed()
+
+
 @pytest.fixture
 def jar(tmp_path: Path) -> Path:
     path = tmp_path / "some.jar"
@@ -51,7 +57,9 @@ def test_a_damaged_archive_is_refused(jar: Path, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_known_lists_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="minilm, minilm-fp32, bge-small, e5-small"):
+    with pytest.raises(
+        OperatorError, match="minilm, minilm-exact, minilm-q, minilm-fp32, bge-small, e5-small"
+    ):
         pull("gpt", ModelsSettings(folder=tmp_path))
 
 
@@ -66,8 +74,8 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_repair(tmp_path: Path) 
 
 
 def test_minilm_is_int8_and_the_default_and_minilm_fp32_is_float() -> None:
-    assert KNOWN["minilm"].facts["precision"] == "int8"
-    assert KNOWN["minilm-fp32"].facts["precision"] == "fp32"
+    assert KNOWN["minilm"].manifest()["precision"] == "int8"
+    assert KNOWN["minilm-fp32"].manifest()["precision"] == "fp32"
     assert ModelsSettings().serve == ("minilm",)
     assert ModelsSettings().embed_default == "minilm"
 
@@ -75,21 +83,49 @@ def test_minilm_is_int8_and_the_default_and_minilm_fp32_is_float() -> None:
 def test_minilm_reads_256_tokens_and_the_others_512_and_e5_is_told_the_role_of_a_text() -> None:
     assert {name: known.facts["max_tokens"] for name, known in KNOWN.items()} == {
         "minilm": 256,
+        "minilm-exact": 256,
+        "minilm-q": 256,
         "minilm-fp32": 256,
         "bge-small": 512,
         "e5-small": 512,
+        "e5-small-exact": 512,
     }
     assert KNOWN["e5-small"].facts["prefixes"] == {"query": "query: ", "passage": "passage: "}
+
+
+def test_the_default_and_every_float_model_do_not_depend_on_company_and_the_usual_int8_does() -> (
+    None
+):
+    manifests = {name: manifest_of(known.manifest()) for name, known in KNOWN.items()}
+
+    assert {name: made.is_batch_invariant for name, made in manifests.items()} == {
+        "minilm": True,
+        "minilm-exact": True,
+        "minilm-q": False,
+        "minilm-fp32": True,
+        "bge-small": False,
+        "e5-small": True,
+        "e5-small-exact": True,
+    }
+
+
+@pytest.mark.parametrize(("precision", "invariant"), [("int8", False), ("fp32", True)])
+def test_a_version_that_does_not_say_is_taken_to_depend_on_company_if_it_is_int8(
+    precision: str, *, invariant: bool
+) -> None:
+    facts = {**KNOWN["minilm-fp32"].manifest(), "precision": precision}
+
+    manifest = manifest_of(facts)
+
+    assert manifest.batch_invariant is None
+    assert manifest.is_batch_invariant is invariant
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_is_known_of_a_model_makes_a_manifest(name: str) -> None:
     known = KNOWN[name]
-    files = {"model.onnx": "0" * 64, "tokenizer.json": "1" * 64}
 
-    manifest = Manifest.model_validate(
-        {"format": 1, **known.manifest(), "files": files, "digest": "sha256:" + "0" * 64}
-    ).sealed()
+    manifest = manifest_of(known.manifest())
 
     assert manifest.name == name
     assert manifest.digest == manifest.true_digest()

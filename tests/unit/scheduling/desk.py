@@ -8,11 +8,14 @@ from contextlib import AsyncExitStack
 import numpy as np
 
 from cortex_stream.clock import Clock, SystemClock
-from cortex_stream.errors import StuckRun
+from cortex_stream.errors import CortexError
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.scheduling.batcher import BatchRule
-from cortex_stream.scheduling.dispatcher import Answers, Dispatcher
+from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.health import HealthRule
+from cortex_stream.scheduling.runner_thread import Crew
+from cortex_stream.scheduling.waiting import Answers
 from cortex_stream.testing.stub_runner import StubRunner
 
 
@@ -73,7 +76,7 @@ class Desk:
     """A dispatcher in its scope, and who was told of stuck runs."""
 
     def __init__(self, scope: AsyncExitStack) -> None:
-        self.stuck: list[StuckRun] = []
+        self.stuck: list[CortexError] = []
         self._scope = scope
 
     async def open(
@@ -82,14 +85,20 @@ class Desk:
         clock: Clock | None = None,
         run_timeout_s: float = 30.0,
         max_rows: int = 8,
+        standby: tuple[StubRunner, ...] = (),
+        standby_rows: int = 2,
+        health: HealthRule | None = None,
     ) -> Dispatcher[TokenRow]:
-        for runner in runners:
+        for runner in (*runners, *standby):
             self._scope.callback(runner.released.set)  # lets its thread end with the test
         return await self._scope.enter_async_context(
             Dispatcher(
-                runners,
+                Crew(runners, BatchRule(max_rows=max_rows, max_tokens=256)),
+                standby=Crew(standby, BatchRule(max_rows=standby_rows, max_tokens=256))
+                if standby
+                else None,
+                health=health,
                 model="stub@1",
-                rule=BatchRule(max_rows=max_rows, max_tokens=256),
                 run_timeout_s=run_timeout_s,
                 clock=clock or SystemClock(),
                 on_stuck=self.stuck.append,

@@ -23,7 +23,7 @@ def row(
 
 
 def queue_of(*rows: Row[str]) -> FairQueue[str]:
-    queue: FairQueue[str] = FairQueue()
+    queue: FairQueue[str] = FairQueue(batch_tokens=RULE.max_tokens)
     for waiting in rows:
         queue.push(waiting)
     return queue

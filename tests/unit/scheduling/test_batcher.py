@@ -10,6 +10,7 @@ from cortex_stream.scheduling.batcher import (
     padded_tokens,
 )
 from cortex_stream.scheduling.fair_queue import Row
+from cortex_stream.scheduling.latency_model import LatencyModel
 from schemas.priority import Lane
 from tests.unit.scheduling.rows import NOW_S, RULE, queue_of, row
 
@@ -92,7 +93,7 @@ def test_late_rows_are_set_apart_and_take_no_place_in_the_batch() -> None:
 
     batch = form_batch(queue, RULE, now_s=NOW_S)
 
-    assert batch.late == late
+    assert batch.late == late[::-1]  # the earliest deadline first
     assert batch.rows == live
 
 
@@ -117,3 +118,57 @@ def test_one_call_sorts_out_a_bounded_number_of_late_rows() -> None:
 
     assert (len(first.late), len(first.rows)) == (MAX_LATE_ROWS, 0)
     assert (len(second.late), len(second.rows)) == (1, 1)
+
+
+def knows(*, per_token_s: float) -> LatencyModel:
+    """Return a latency model that has seen batches of every size."""
+    latency = LatencyModel()
+    for tokens in range(1, 101):
+        latency.observe(tokens, spent_s=tokens * per_token_s)
+    return latency
+
+
+def test_a_batch_closes_before_it_makes_a_row_of_it_late() -> None:
+    # given: a row takes 0.1 s, and the head has time for three and a half
+    queue = queue_of(row(deadline_s=NOW_S + 0.35), *[row() for _ in range(6)])
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert len(batch.rows) == 3
+
+
+def test_a_companion_in_a_hurry_closes_the_batch_too() -> None:
+    queue = queue_of(row(), row(tenant="//b", deadline_s=NOW_S + 0.25), *[row() for _ in range(5)])
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert [run.tenant for run in batch.rows] == ["//a", "//b"]
+
+
+def test_a_row_without_time_to_run_alone_is_late() -> None:
+    hopeless, in_time = row(deadline_s=NOW_S + 0.09), row(deadline_s=NOW_S + 0.11)
+    queue = queue_of(hopeless, in_time)
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert batch.late == [hopeless]
+    assert batch.rows == [in_time]
+
+
+def test_while_a_full_batch_waits_a_row_without_time_for_that_is_late_however_short() -> None:
+    # given: a full batch takes 2.56 s
+    short_of_time = [row(length_tokens=n, deadline_s=NOW_S + 2.5) for n in range(1, 31)]
+    queue = queue_of(*short_of_time, *[row(deadline_s=NOW_S + 2.6) for _ in range(8)])
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert batch.late == short_of_time
+    assert len(batch.rows) == 8
+
+
+def test_a_row_longer_than_any_batch_needs_the_time_it_takes_itself() -> None:
+    queue = queue_of(row(length_tokens=512, deadline_s=NOW_S + 5), *[row() for _ in range(8)])
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert [late.length_tokens for late in batch.late] == [512]

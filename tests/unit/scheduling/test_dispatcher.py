@@ -5,9 +5,10 @@ import pytest
 
 from cortex_stream.clock import ManualClock, SystemClock
 from cortex_stream.deadline import Deadline
-from cortex_stream.errors import Expired, InferenceFailed, InvalidOutput, StuckRun
+from cortex_stream.errors import CortexError, Expired, InferenceFailed, InvalidOutput, StuckRun
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.runner_thread import Crew
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner
 from schemas.priority import Lane
@@ -129,10 +130,10 @@ async def test_rows_that_expire_while_their_company_fails_never_run_alone(desk: 
     runner = PickyRunner(broken={0: RuntimeError("bad")})
     runner.on_run = lambda: clock.advance_s(10)
     dispatcher = await desk.open(runner, clock=clock)
-    deadline = Deadline(clock.monotonic_s() + 15)
+    sooner, deadline = (Deadline(clock.monotonic_s() + after_s) for after_s in (14, 15))
 
     results = await asyncio.gather(
-        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=None),
+        dispatcher.submit([text(0)], lane=Lane.LOW, tenant="//a", deadline=sooner),
         dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=deadline),
         return_exceptions=True,
     )
@@ -219,7 +220,7 @@ async def test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on(desk: Des
     ]
     assert desk.stuck == errors
     assert len(stuck.ran) == 1
-    assert dispatcher.busy == [False, False]
+    assert dispatcher.busy == 0
     assert not any(dispatcher.running.values())
 
 
@@ -263,12 +264,12 @@ async def test_running_and_busy_say_what_runs_and_return_to_zero(
     )
     await until(runner.entered.is_set)
 
-    assert dispatcher.busy == [True]
+    assert dispatcher.busy == 1
     assert dispatcher.running[Lane.HIGH] == 1  # one request of three rows
 
     runner.released.set()
     await answered
-    await until(lambda: dispatcher.busy == [False])
+    await until(lambda: dispatcher.busy == 0)
     assert not any(dispatcher.running.values())
 
 
@@ -276,9 +277,8 @@ async def test_leaving_the_scope_stops_the_tasks_and_waits_for_no_run(tasks: Tas
     runner = PickyRunner()
     runner.released.clear()
     dispatcher = Dispatcher(
-        [runner],
+        Crew([runner], BatchRule(max_rows=8, max_tokens=256)),
         model="stub@1",
-        rule=BatchRule(max_rows=8, max_tokens=256),
         run_timeout_s=30,
         clock=SystemClock(),
         on_stuck=lambda _: None,
@@ -298,11 +298,10 @@ async def test_leaving_the_scope_stops_the_tasks_and_waits_for_no_run(tasks: Tas
 
 
 async def test_a_bug_in_the_dispatcher_is_told_rather_than_hangs(tasks: TaskScope) -> None:
-    told: list[StuckRun] = []
+    told: list[CortexError] = []
     dispatcher = Dispatcher(
-        [StubRunner()],
+        Crew([StubRunner()], BatchRule(max_rows="many", max_tokens=256)),  # type: ignore[arg-type] # the bug
         model="stub@1",
-        rule=BatchRule(max_rows=8, max_tokens="many"),  # type: ignore[arg-type] # the bug
         run_timeout_s=30,
         clock=SystemClock(),
         on_stuck=told.append,

@@ -10,7 +10,8 @@ from cortex_stream.clock import ManualClock
 from cortex_stream.deadline import Deadline
 from cortex_stream.errors import Expired
 from cortex_stream.inference.tokenizer import TokenRow
-from cortex_stream.scheduling.dispatcher import MAX_WAITING_ROWS, Answers, Dispatcher
+from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.waiting import MAX_WAITING_ROWS, Answers
 from cortex_stream.task_scope import TaskScope
 from schemas.priority import Lane
 from tests.unit.scheduling.desk import Desk, PickyRunner, caught, text, until

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_stream.clock import ManualClock
-from cortex_stream.telemetry.rates import RateMeter
+from cortex_stream.telemetry.rates import PeakMeter, RateMeter
 
 
 def test_a_steady_stream_has_its_own_rate() -> None:
@@ -86,3 +86,18 @@ def test_a_ring_that_went_round_counts_its_last_turn_only() -> None:
         clock.advance_s(1)
 
     assert meter.recent_per_s("k") == (1, 1, 1, 1)
+
+
+def test_a_peak_is_the_largest_of_the_last_minute_and_then_forgotten() -> None:
+    clock = ManualClock()
+    peaks = PeakMeter(clock=clock)
+    for value in (0.5, 3.0, 1.0):
+        peaks.record("low", value)
+        clock.advance_s(1)
+
+    assert peaks.largest("low") == 3.0
+    assert peaks.largest("high") == 0.0
+    clock.advance_s(59)
+    assert peaks.largest("low") == 1.0
+    clock.advance_s(2)
+    assert peaks.largest("low") == 0.0

@@ -8,7 +8,14 @@ from cortex_stream.settings.tree import Settings
 from schemas.export import EXPORTED
 from schemas.priority import Lane
 from topics import names
-from topics.catalogue import CATALOGUE, CURRENT, Profile, TopicSpec, replication
+from topics.catalogue import (
+    CATALOGUE,
+    CURRENT,
+    Profile,
+    TopicSpec,
+    needed_topics,
+    replication,
+)
 
 DAY_MS = 86_400_000
 BY_NAME = {spec.name: spec for spec in CATALOGUE}
@@ -94,3 +101,24 @@ def test_every_exported_message_has_a_topic_and_every_message_of_a_topic_is_expo
     carried = {message for spec in CURRENT for message in spec.messages}
 
     assert carried == set(EXPORTED)
+
+
+def test_hand_over_topics_are_needed_only_where_stages_are_split_one_for_each_stage_and_lane() -> (
+    None
+):
+    fused, split = ({spec.name for spec in needed_topics(split=each)} for each in (False, True))
+
+    assert split - fused == {
+        f"cortex.stages.{stage}.{lane}"
+        for stage in ("embedding", "inference")
+        for lane in ("critical", "high", "medium", "low", "replay")
+    }
+    assert fused < split
+
+
+def test_a_hand_over_topic_keeps_what_a_lane_keeps() -> None:
+    lane, stage = BY_NAME["cortex.requests.high"], BY_NAME["cortex.stages.embedding.high"]
+
+    for profile in ("dev", "prod"):
+        assert stage.config(profile) == lane.config(profile)
+        assert stage.partitions(profile) == lane.partitions(profile)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cortex_stream.scheduling.health import RunnerState
+from cortex_stream.scheduling.runner_thread import RunnerFigures
 from cortex_stream.telemetry.errors_log import RecordedError
 from cortex_stream.web.status import (
     LaneStatus,
@@ -62,8 +64,8 @@ def busy() -> FixedSource:
             digest="sha256:" + "3fa91c07" * 8,
             task="embed",
             provider="CPUExecutionProvider",
-            sessions=2,
-            busy_sessions=2,
+            runners=_runners(2, busy_share=0.97),
+            busy_runners=2,
             rows_per_s=418.2,
             padding_ratio=0.118,
         ),
@@ -73,8 +75,8 @@ def busy() -> FixedSource:
             digest="sha256:" + "b02d55e9" * 8,
             task="embed",
             provider="CPUExecutionProvider",
-            sessions=2,
-            busy_sessions=0,
+            runners=_runners(2, busy_share=0.0),
+            busy_runners=0,
             rows_per_s=3.4,
             padding_ratio=0.004,
         ),
@@ -168,8 +170,8 @@ def hostile(text: str) -> FixedSource:
         digest=text,
         task=text,
         provider=text,
-        sessions=1,
-        busy_sessions=0,
+        runners=_runners(1, busy_share=0.0),
+        busy_runners=0,
         rows_per_s=0,
         padding_ratio=0,
     )
@@ -239,6 +241,19 @@ def _lane(
         rate_per_s=sum(recent[-10:]) / 10,
         oldest_wait_s=oldest_wait_s,
         recent_per_s=recent,
+    )
+
+
+def _runners(count: int, *, busy_share: float) -> tuple[RunnerFigures, ...]:
+    return tuple(
+        RunnerFigures(
+            name=str(number),
+            state=RunnerState.HEALTHY,
+            busy_share=busy_share,
+            runs=1_204_511,
+            failures=number,
+        )
+        for number in range(count)
     )
 
 

@@ -122,6 +122,19 @@ async def test_a_full_lane_is_told_in_words() -> None:
     assert page.count(">full<") == 1
 
 
+async def test_every_runner_is_shown_with_its_state_and_figures() -> None:
+    _, page, _ = await _get("/", snapshots.busy())
+
+    table = page[page.index('id="runners"') :].partition("</table>")[0]
+    rows = [" ".join("".join(_Structure(f"<tr{row}").texts).split()) for row in table.split("<tr")]
+    assert rows[2:] == [
+        "minilm@1 0 healthy 97 % 1 204 511 0",
+        "minilm@1 1 healthy 97 % 1 204 511 1",
+        "bge-small@2 0 healthy 0 % 1 204 511 0",
+        "bge-small@2 1 healthy 0 % 1 204 511 1",
+    ]
+
+
 async def test_every_column_has_a_header_and_every_row_a_name() -> None:
     _, page, _ = await _get("/", snapshots.busy())
 

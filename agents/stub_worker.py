@@ -1,0 +1,40 @@
+"""`python -m agents.stub_worker`: a worker whose model only sleeps, to measure all the rest.
+
+Serves `stub` (settings: `CORTEX_MODELS__SERVE='["stub"]'`, `CORTEX_MODELS__EMBED_DEFAULT=stub`):
+two runners that take 2 ms for each row, so one worker does 1,000 rows per second on any machine.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from agents.faust_app import EdgeApp
+from agents.faust_worker import EdgeWorker
+from cortex_stream.bootstrap.status import WorkerStatus
+from cortex_stream.bootstrap.worker import build_worker
+from cortex_stream.inference.model import LoadedModel
+from cortex_stream.settings.tree import Settings, load_settings
+from cortex_stream.telemetry.logging import configure_logging
+from cortex_stream.testing.stub_runner import StubRunner, stub_model
+
+_RUNNERS: Final = 2
+_SLEEP_S_PER_ROW: Final = 0.002
+
+
+def load_stub(_: Settings) -> list[LoadedModel]:
+    """Return the one model."""
+    runners = tuple(StubRunner(sleep_s_per_row=_SLEEP_S_PER_ROW) for _ in range(_RUNNERS))
+    return [stub_model(runners=runners)]
+
+
+def run_worker(load: Callable[[Settings], list[LoadedModel]]) -> None:
+    """Run a worker that serves what `load` gives, until a signal."""
+    settings = load_settings()
+    configure_logging(settings)
+    worker = build_worker(settings, load=load)
+    app = EdgeApp(settings, worker, lambda edge: WorkerStatus(worker, edge))
+    app.finalize()
+    EdgeWorker(app, quiet=True).execute_from_commandline()
+
+
+if __name__ == "__main__":
+    run_worker(load_stub)

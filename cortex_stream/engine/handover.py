@@ -1,0 +1,215 @@
+"""Work items between workers: into a record of a hand-over topic, and out of it again. Pure.
+
+The source record's bytes travel unchanged and are read and validated again on arrival: one form of
+a request, trusted nowhere, instead of a second one that could differ from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from cortex_stream.deadline import Deadline
+from cortex_stream.delivery.identity import outcome_id
+from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.engine.stage import Matrix, Progress
+from cortex_stream.errors import InvalidHandover, InvariantError
+from cortex_stream.record import OutgoingRecord, RecordSource
+from cortex_stream.routing.request import Request, WorkItem
+from cortex_stream.routing.route import Route, StageName
+from schemas.handovers import HANDOVER, VECTORS, HandedProgress, Handover
+from schemas.requests import ClassifyData
+from topics.names import stage_topic
+
+_VERSION: Final = 1
+_FLOAT32_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A work item that was handed over to this worker.
+
+    Attributes:
+        origin: the source record's coordinates and headers; `received_s` is when its first worker
+            polled it, on this process's monotonic clock.
+        stage: the stage to go on with.
+        progress: what the stages before it have found.
+        deadline: what was left of it, less the time in the hand-over topic.
+    """
+
+    origin: RecordSource
+    stage: str
+    attempt: int
+    progress: Progress
+    deadline: Deadline | None
+
+
+def hand_over(
+    item: WorkItem,
+    value: bytes | None,
+    *,
+    stage: StageName,
+    progress: Progress,
+    attempt: int,
+    now_s: float,
+) -> Outcome:
+    """Return what ends the work item here: the record with which another worker goes on."""
+    source, attributes = item.source, item.request.attributes
+    found, vectors = _pack(progress)
+    handover = Handover(
+        version=_VERSION,
+        stage=stage.value,
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=source.timestamp_ms,
+        attempt=attempt,
+        spent_ms=max(0.0, (now_s - source.received_s) * 1000),
+        left_ms=None if item.deadline is None else item.deadline.remaining_s(now_s=now_s) * 1000,
+        progress=found,
+    )
+    ours: list[tuple[str, bytes | None]] = [(HANDOVER, handover.model_dump_json().encode())]
+    if vectors is not None:
+        ours.append((VECTORS, vectors))
+    record = OutgoingRecord(
+        topic=stage_topic(stage, item.lane),
+        key=source.key,
+        value=value,
+        headers=(*source.headers, *ours),
+    )
+    return Outcome(
+        outcome_id(
+            source=attributes.source,
+            request_id=attributes.id,
+            payload_digest=item.request.payload_digest,
+            replay_id=item.request.replay_id,
+        ),
+        attributes.id,
+        None,
+        attributes.type,
+        (record,),
+        replay_id=item.request.replay_id,
+        traceparent=attributes.traceparent,
+        handed_to=stage.value,
+    )
+
+
+def read_arrival(source: RecordSource, *, now_s: float, now_unix_ms: int) -> Arrival:
+    """Return the work item in a record of a hand-over topic.
+
+    Raises:
+        InvalidHandover: its last headers are not what `hand_over` writes.
+    """
+    headers = list(source.headers)
+    vectors = headers.pop()[1] if headers and headers[-1][0] == VECTORS else None
+    if not headers or headers[-1][0] != HANDOVER:
+        raise InvalidHandover(f"reading a hand-over: its last header is not {HANDOVER}")
+    try:
+        handover = Handover.model_validate_json(headers.pop()[1] or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise InvalidHandover(f"reading header {HANDOVER}: {field}: {first['msg']}") from None
+    if handover.stage != source.stage:
+        raise InvalidHandover(
+            f"reading a hand-over: it is for stage {handover.stage[:64]!r}, and its topic for"
+            f" {source.stage}"
+        )
+    waited_ms = max(0, now_unix_ms - source.timestamp_ms) if source.timestamp_ms >= 0 else 0
+    left_ms = handover.left_ms
+    return Arrival(
+        origin=RecordSource(
+            topic=handover.topic,
+            partition=handover.partition,
+            offset=handover.offset,
+            timestamp_ms=handover.timestamp_ms,
+            received_s=now_s - (handover.spent_ms + waited_ms) / 1000,
+            lane=source.lane,
+            key=source.key,
+            headers=tuple(headers),
+        ),
+        stage=handover.stage,
+        attempt=handover.attempt,
+        progress=_unpack(handover.progress, vectors, waited_ms=waited_ms),
+        deadline=None if left_ms is None else Deadline(now_s + (left_ms - waited_ms) / 1000),
+    )
+
+
+def position_of(arrival: Arrival, request: Request, route: Route) -> int:
+    """Return where in `route` the request goes on.
+
+    Raises:
+        InvalidHandover: the route has no such stage, or what was found is of another request.
+    """
+    if arrival.stage not in route.stages:
+        raise InvalidHandover(
+            f"going on with stage {arrival.stage}: the route of this request has no such stage;"
+            " do all workers have the same pipelines and models?"
+        )
+    position = route.stages.index(StageName(arrival.stage))
+    progress = arrival.progress
+    texts = len(request.data.texts)
+    labels = _labels_of(request)
+    wanted = (0, 0, 0) if position == 0 else (texts, texts, labels)
+    there = (len(progress.tokens), _rows(progress.vectors), _rows(progress.label_vectors))
+    if there != wanted:
+        raise InvalidHandover(
+            f"going on with stage {arrival.stage}: tokens, vectors and labels handed over are"
+            f" {there}, the request has {wanted}"
+        )
+    return position
+
+
+def _pack(progress: Progress) -> tuple[HandedProgress | None, bytes | None]:
+    vectors, labels = progress.vectors, progress.label_vectors
+    if progress.output is not None:
+        raise InvariantError("handing over an answered request; this is a bug in cortex-stream")
+    if vectors is None or progress.model is None:
+        return None, None
+    found = HandedProgress(
+        dims=int(vectors.shape[1]),
+        labels=_rows(labels),
+        tokens=list(progress.tokens),
+        truncated=list(progress.truncated),
+        model=progress.model,
+        timings_ms=dict(progress.timings_ms),
+    )
+    parts: Sequence[Matrix] = (vectors,) if labels is None else (vectors, labels)
+    return found, b"".join(part.astype("<f4", copy=False).tobytes() for part in parts)
+
+
+def _unpack(found: HandedProgress | None, vectors: bytes | None, *, waited_ms: int) -> Progress:
+    if found is None:
+        if vectors is not None:
+            raise InvalidHandover(f"reading header {VECTORS}: {HANDOVER} speaks of no vectors")
+        return Progress(timings_ms={"handover": float(waited_ms)})
+    texts = len(found.tokens)
+    wanted_bytes = (texts + found.labels) * found.dims * _FLOAT32_BYTES
+    if len(vectors or b"") != wanted_bytes or len(found.truncated) != texts:
+        raise InvalidHandover(
+            f"reading header {VECTORS}: {len(vectors or b'')} bytes and {len(found.truncated)}"
+            f" flags, wanted {wanted_bytes} bytes and {texts} flags"
+        )
+    matrix = np.frombuffer(vectors or b"", "<f4").reshape(-1, found.dims)
+    if not np.isfinite(matrix).all():
+        raise InvalidHandover(f"reading header {VECTORS}: not every number is finite")
+    before_ms = found.timings_ms.get("handover", 0.0)
+    return Progress(
+        vectors=matrix[:texts],
+        label_vectors=matrix[texts:] if found.labels else None,
+        tokens=tuple(found.tokens),
+        truncated=tuple(found.truncated),
+        model=found.model,
+        timings_ms={**found.timings_ms, "handover": before_ms + waited_ms},
+    )
+
+
+def _rows(matrix: Matrix | None) -> int:
+    return 0 if matrix is None else len(matrix)
+
+
+def _labels_of(request: Request) -> int:
+    data = request.data
+    return len(data.labels or ()) if isinstance(data, ClassifyData) else 0

@@ -1,0 +1,128 @@
+"""What a request costs besides its model: processor time by part, and of requests that are late."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Final
+
+import orjson
+
+from cortex_stream.loadtest.corpus import paragraphs, repeated, short_texts
+from cortex_stream.loadtest.engine_cost import measure_engine
+from cortex_stream.loadtest.figures import method
+from cortex_stream.loadtest.free_model import NAME
+from cortex_stream.loadtest.load import LoadRequest, embed_requests
+from cortex_stream.loadtest.report import Goal, Report
+from cortex_stream.loadtest.sides import Bench, Running, Side, running
+
+FREE: Final = Side(
+    "worker with a free model",
+    "free",
+    "agents.free_worker",
+    one_topic=False,
+    environment={
+        "CORTEX_MODELS__SERVE": f'["{NAME}"]',
+        "CORTEX_MODELS__EMBED_DEFAULT": NAME,
+    },
+)
+MOST_US: Final = 250.0
+EXPIRED_PER_S: Final = 20_000.0
+_REQUESTS_PER_S: Final = 3000  # about what one core answers
+_TURNS: Final = 3
+_IN_PROCESS: Final = 2000
+_LONG_AGO: Final = "2001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Through:
+    """Microseconds of processor time a request of a whole worker, in the median of the turns."""
+
+    short_us: float
+    paragraph_us: float
+    late_us: float
+
+
+async def measure_cost(bench: Bench) -> Report:
+    """Give backlogs to a worker whose model is free, and to the engine alone.
+
+    Raises:
+        OperatorError: a worker failed, or a request ended otherwise than expected.
+    """
+    short = await measure_engine(_values(short_texts(), bench))
+    long = await measure_engine(_values(paragraphs(), bench))
+    async with running(bench, FREE) as side:
+        through = await _through_kafka(bench, side)
+    parts = {
+        "short text": (short.read_us, short.answer_us, through.short_us),
+        "paragraph": (long.read_us, long.answer_us, through.paragraph_us),
+        "late at arrival": (short.arrives_late_us, short.arrives_late_us, through.late_us),
+    }
+    return Report(
+        profile="cost",
+        question="How much processor time does a request take besides its model?",
+        goals=[
+            Goal("µs per short text, all but the model", through.short_us, "at most", MOST_US),
+            Goal("µs per paragraph, all but the model", through.paragraph_us, "at most", MOST_US),
+            Goal(
+                "requests late at arrival, per second of one core in the engine",
+                1e6 / short.arrives_late_us,
+                "at least",
+                EXPIRED_PER_S,
+            ),
+        ],
+        tables={
+            "Processor time by part, µs a request": [
+                {
+                    "request": name,
+                    "read, check, sanitise": read_us,
+                    "route, schedule, build the outcome": answer_us - read_us,
+                    "poll, produce, acknowledge": all_us - answer_us,
+                    "all": all_us,
+                }
+                for name, (read_us, answer_us, all_us) in parts.items()
+            ],
+            "Late requests in the engine": [
+                {"late": "at arrival", "µs a request": short.arrives_late_us},
+                {"late": "in the queue", "µs a request": short.late_in_queue_us},
+            ],
+        },
+        method={
+            **method(
+                bench,
+                load=f"backlogs over four lanes, {_TURNS} turns, medians; engine alone:"
+                f" {_IN_PROCESS:,} requests on one thread, the least of five passes",
+                parts="the first two are the engine's alone, the third is what the worker's process"
+                " tree takes beyond them, broker and driver not counted",
+            ),
+            "model": "none: every text has the same 17 tokens; the vectors are random",
+        },
+    )
+
+
+async def _through_kafka(bench: Bench, side: Running) -> _Through:
+    count = round(bench.seconds * _REQUESTS_PER_S)
+    spent: dict[str, list[float]] = {"short": [], "long": [], "late": []}
+    for turn in range(_TURNS):
+        for name, found in spent.items():
+            texts = paragraphs() if name == "long" else short_texts()
+            requests = _requests(texts, count, f"cost-{name}-{turn}", bench)
+            if name == "late":
+                requests = [_late(each) for each in requests]
+            measured = await side.burst(requests)
+            found.append(1000 * measured.cpu_ms_per_text)
+            bench.say(f"{name}: {found[-1]:.0f} µs a request")
+    return _Through(*(median(found) for found in spent.values()))
+
+
+def _values(texts: list[str], bench: Bench) -> list[bytes]:
+    return [each.value for each in _requests(texts, _IN_PROCESS, "cost", bench)]
+
+
+def _requests(texts: list[str], count: int, run: str, bench: Bench) -> Sequence[LoadRequest]:
+    enough = repeated(texts, copies=-(-count // len(texts)))[:count]
+    return embed_requests(enough, run=run, seed=bench.seed)
+
+
+def _late(request: LoadRequest) -> LoadRequest:
+    event = {**orjson.loads(request.value), "time": _LONG_AGO, "deadlinems": 1}
+    return replace(request, value=orjson.dumps(event))

@@ -1,0 +1,86 @@
+"""Who is next when some have used more than others: start-time fair queueing.
+
+Everyone's use is counted in tokens per weight. Whoever has work and has used least is next, and
+whoever comes back after a rest starts with what the least of the others has used: a rest saves
+nothing up, and work done while nobody else wanted any is not held against anybody.
+
+While two of them have work, their tokens per weight never differ by more than the largest charge
+of each (Goyal, Vin and Cheng, "Start-Time Fair Queueing", 1996, theorem 1).
+
+Whoever is not next may still ride in another's batch. Rides are charged, and they are rationed
+until the rider's own turn has come: else a steady trickle of them would put that turn off for ever.
+
+Owner: whoever calls it; it holds no lock.
+"""
+
+from collections.abc import Hashable
+from heapq import heappop, heappush, heapreplace
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class FairShares(Generic[K]):
+    """The use of each of many, in tokens per weight.
+
+    Every operation costs O(log n) of those who have work, or less. Who rests is forgotten as soon
+    as the others have caught up.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[K, float] = {}
+        self._working: set[K] = set()
+        # One entry for each key of `_used`. Use only grows, so an old entry stands too early and
+        # is put right when it comes to the top.
+        self._order: list[tuple[float, int, K]] = []
+        self._ridden: dict[K, float] = {}  # since its last turn
+        self._joined = 0
+        self._least = 0.0
+
+    def join(self, key: K, *, rank: int | None = None) -> None:
+        """Count `key` among those who have work; of equals the lowest `rank` is next.
+
+        Without a rank, of equals whoever joined first is next.
+        """
+        self._working.add(key)
+        if key in self._used:  # it rested for so short a time that the others have not caught up
+            self._used[key] = max(self._used[key], self._least)
+            return
+        self._used[key] = self._least
+        self._joined += 1
+        heappush(self._order, (self._least, self._joined if rank is None else rank, key))
+
+    def leave(self, key: K) -> None:
+        """Count `key` no more: it has no work."""
+        self._working.discard(key)
+
+    def take_turn(self) -> K | None:
+        """Return who has work and has used least, or None when nobody has work."""
+        while self._order:
+            used, rank, key = self._order[0]
+            if key not in self._working:
+                heappop(self._order)
+                del self._used[key]
+                _ = self._ridden.pop(key, None)
+            elif self._used[key] > used:
+                heapreplace(self._order, (self._used[key], rank, key))
+            else:
+                self._least = max(self._least, used)
+                _ = self._ridden.pop(key, None)
+                return key
+        return None
+
+    def charge(self, key: K, tokens_per_weight: float) -> None:
+        """Add what `key` has just used. One who left meanwhile pays too, and one forgotten not."""
+        if key in self._used:
+            self._used[key] += tokens_per_weight
+
+    def charge_ride(self, key: K, tokens_per_weight: float) -> None:
+        """Add what `key` has used as another's company."""
+        self.charge(key, tokens_per_weight)
+        self._ridden[key] = self._ridden.get(key, 0.0) + tokens_per_weight
+
+    def may_ride(self, key: K, *, most: float) -> bool:
+        """Tell whether `key` is ahead, and has ridden since its last turn, by `most` or less."""
+        ahead = self._used[key] - self._least
+        return ahead <= most and self._ridden.get(key, 0.0) <= most

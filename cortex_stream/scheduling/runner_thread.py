@@ -1,0 +1,188 @@
+"""A runner on the thread that it blocks, with its health and its figures.
+
+Invariants: the runner is called on its own thread only, and one call at a time.
+Owner: the event loop that serves it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cortex_stream.clock import Clock
+from cortex_stream.errors import StuckRun
+from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.scheduling.health import Health, HealthRule, RunnerState
+from cortex_stream.scheduling.latency_model import LatencyModel
+from cortex_stream.telemetry import metrics
+from cortex_stream.telemetry.rates import RateMeter
+
+Matrix = npt.NDArray[np.float32]
+
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+class Runner(Protocol[R_contra]):
+    """Runs one batch of one model version; blocking, one call at a time."""
+
+    def run(self, rows: Sequence[R_contra]) -> Matrix:
+        """Return one float32 row of numbers for each of `rows`, shape (rows, width).
+
+        Raises:
+            DeviceFailed: the rows are not at fault, and another runner may answer them.
+            Exception: anything else counts against the rows.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Run something tiny; raise what `run` would."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Crew(Generic[R]):
+    """The runners of one device, and how large their batches may be."""
+
+    runners: Sequence[Runner[R]]
+    rule: BatchRule
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerFigures:
+    """One runner, as it is shown.
+
+    Attributes:
+        busy_share: of the last ten seconds, from 0 to 1.
+        runs: batches that gave numbers.
+        failures: batches and probes that did not.
+    """
+
+    name: str
+    state: RunnerState
+    busy_share: float
+    runs: int
+    failures: int
+
+
+class RunnerThread(Generic[R]):
+    """Calls one runner, with a time limit, and keeps account of it."""
+
+    def __init__(
+        self,
+        runner: Runner[R],
+        rule: BatchRule,
+        latency: LatencyModel,
+        *,
+        model: str,
+        name: str,
+        standby: bool,
+        run_timeout_s: float,
+        health_rule: HealthRule,
+        clock: Clock,
+    ) -> None:
+        self.rule = rule
+        self.latency = latency
+        """How long its batches take; runners of one device learn together."""
+        self.name = name
+        self.standby = standby
+        self.busy = False
+        """Whether it runs a batch now."""
+        self.runs = 0
+        self.failures = 0
+        self.health = Health(health_rule, now_s=clock.monotonic_s())
+        self._runner = runner
+        self._model = model
+        self._run_timeout_s = run_timeout_s
+        self._probe_timeout_s = health_rule.probe_timeout_s
+        self._clock = clock
+        self._probe: asyncio.Future[None] | None = None
+        self._probe_began_s = 0.0
+        self._busy_s = RateMeter(clock=clock)
+        self._busy_seconds = metrics.RUNNER_BUSY_SECONDS.labels(model, name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"run-{model}-{name}")
+
+    def close(self) -> None:
+        """Let the thread end after what it runs; waits for nothing."""
+        self._thread.shutdown(wait=False)
+
+    @property
+    def busy_share(self) -> float:
+        """The share of the last ten seconds in which it ran batches, from 0 to 1."""
+        return min(1.0, self._busy_s.rate_per_s("busy"))
+
+    @property
+    def probing(self) -> bool:
+        """Whether a probe is not back yet: the thread is not free."""
+        return self._probe is not None
+
+    async def run(self, rows: Sequence[R]) -> Matrix:
+        """Return the runner's numbers; a success counts for its health.
+
+        Raises:
+            StuckRun: it did not come back in time; it must not be called any more.
+            Exception: what the runner raised.
+        """
+        began_s = self._clock.monotonic_s()
+        self.busy = True
+        try:
+            matrix = await self._call(rows)
+        except Exception:
+            self.failures += 1
+            raise
+        else:
+            self.runs += 1
+            self.health.passed(now_s=self._clock.monotonic_s())
+            return matrix
+        finally:
+            self.busy = False
+            spent_s = self._clock.monotonic_s() - began_s
+            self._busy_s.record("busy", spent_s)
+            self._busy_seconds.inc(spent_s)
+
+    async def probe(self) -> BaseException | None:
+        """Probe the runner, count it, and return why it failed, or None.
+
+        One that is not back in time has failed; the next call goes on waiting for it.
+
+        Raises:
+            StuckRun: it has not come back for as long as a run may take.
+        """
+        if self._probe is None:
+            self._probe_began_s = self._clock.monotonic_s()
+            loop = asyncio.get_running_loop()
+            self._probe = loop.run_in_executor(self._thread, self._runner.probe)
+        await asyncio.wait([self._probe], timeout=self._probe_timeout_s)
+        now_s = self._clock.monotonic_s()
+        failure: BaseException | None
+        if self._probe.done():
+            failure, self._probe = self._probe.exception(), None
+        else:
+            spent_s = now_s - self._probe_began_s
+            failure = TimeoutError(f"its probe is not back after {spent_s:.1f} s")
+            if spent_s >= self._run_timeout_s:
+                raise StuckRun(f"probing runner {self.name} of {self._model}: {failure}")
+        if failure is None:
+            self.health.passed(now_s=now_s)
+        else:
+            self.failures += 1
+            self.health.probe_failed(now_s=now_s)
+        return failure
+
+    async def _call(self, rows: Sequence[R]) -> Matrix:
+        run = asyncio.get_running_loop().run_in_executor(self._thread, self._runner.run, rows)
+        try:
+            # not `wait_for`: that of Python 3.11 forgets a cancellation in the turn the run ends
+            async with asyncio.timeout(self._run_timeout_s):
+                return await asyncio.shield(run)
+        except TimeoutError:
+            if run.done():  # the runner's own TimeoutError
+                return run.result()
+            raise StuckRun(
+                f"running {len(rows)} rows of {self._model}: not back after"
+                f" {self._run_timeout_s:g} s (CORTEX_INFERENCE__RUN_TIMEOUT_S)"
+            ) from None

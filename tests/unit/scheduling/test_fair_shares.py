@@ -1,0 +1,155 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_stream.scheduling.fair_shares import FairShares
+
+
+def test_nobody_is_next_while_nobody_has_work() -> None:
+    shares: FairShares[str] = FairShares()
+    assert shares.take_turn() is None
+
+    shares.join("a")
+    shares.leave("a")
+
+    assert shares.take_turn() is None
+
+
+def test_whoever_has_used_least_is_next() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("a")
+    shares.join("b")
+
+    turns = []
+    for _ in range(6):
+        key = shares.take_turn()
+        assert key is not None
+        turns.append(key)
+        shares.charge(key, 1.0 if key == "a" else 2.0)
+
+    assert turns == ["a", "b", "a", "a", "b", "a"]
+
+
+def test_of_equals_the_lowest_rank_is_next_and_without_ranks_the_first_to_join() -> None:
+    ranked: FairShares[str] = FairShares()
+    ranked.join("later", rank=1)
+    ranked.join("first", rank=0)
+    by_arrival: FairShares[str] = FairShares()
+    by_arrival.join("x")
+    by_arrival.join("a")
+
+    assert ranked.take_turn() == "first"
+    assert by_arrival.take_turn() == "x"
+
+
+def test_a_rest_saves_nothing_up() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("busy")
+    for _ in range(100):
+        assert shares.take_turn() == "busy"
+        shares.charge("busy", 10.0)
+
+    shares.join("rested")
+
+    turns = Counter[str]()
+    for _ in range(20):
+        key = shares.take_turn()
+        assert key is not None
+        turns[key] += 1
+        shares.charge(key, 10.0)
+    assert turns == {"busy": 10, "rested": 10}
+
+
+def test_a_short_rest_is_no_way_to_be_served_twice() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("hasty")
+    shares.join("other")
+    assert shares.take_turn() == "hasty"
+    shares.charge("hasty", 10.0)
+    shares.leave("hasty")
+    shares.join("hasty")
+
+    assert shares.take_turn() == "other"
+    assert shares.may_ride("hasty", most=10.0)
+    assert not shares.may_ride("hasty", most=9.9)
+
+
+def test_rides_are_charged_and_rationed_until_the_next_turn() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("driver")
+    shares.join("rider")
+    rides = 0
+
+    # when it could ride with every batch of another
+    turns: list[str] = []
+    while len(turns) < 6:
+        key = shares.take_turn()
+        assert key is not None
+        turns.append(key)
+        shares.charge(key, 4.0)
+        if key == "driver" and shares.may_ride("rider", most=5.0):
+            shares.charge_ride("rider", 4.0)
+            rides += 1
+
+    # then its own turn comes all the same
+    assert turns == ["driver", "driver", "driver", "rider", "driver", "driver"]
+    assert rides == 2 + 2  # two before each of its turns
+
+
+def test_whoever_is_forgotten_has_ridden_nothing() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("gone")
+    shares.charge_ride("gone", 5.0)
+    shares.leave("gone")
+    assert shares.take_turn() is None
+
+    assert not shares._ridden
+
+
+def test_whoever_left_pays_for_its_last_work_and_is_then_forgotten() -> None:
+    shares: FairShares[str] = FairShares()
+    shares.join("gone")
+    shares.join("here")
+    assert shares.take_turn() == "gone"
+    shares.leave("gone")
+    shares.charge("gone", 5.0)
+
+    for _ in range(3):
+        assert shares.take_turn() == "here"
+        shares.charge("here", 5.0)
+    shares.charge("gone", 5.0)  # unknown by now: no matter
+
+    assert shares._used.keys() == {"here"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcdef"),
+            st.sampled_from(["join", "leave", "serve"]),
+            st.integers(min_value=1, max_value=9),
+        ),
+        max_size=200,
+    )
+)
+def test_the_next_is_always_the_least_of_those_with_work(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    shares: FairShares[str] = FairShares()
+    working: set[str] = set()
+
+    for key, step, tokens in steps:
+        if step == "join" and key not in working:
+            shares.join(key)
+            working.add(key)
+        elif step == "leave":
+            shares.leave(key)
+            working.discard(key)
+        chosen = shares.take_turn()
+        assert (chosen is None) == (not working)
+        if chosen is not None:
+            assert all(shares._used[other] >= shares._used[chosen] for other in working)
+            assert shares.may_ride(chosen, most=0)
+            shares.charge(chosen, float(tokens))
+    assert len(shares._order) == len(shares._used)
