@@ -57,8 +57,8 @@ demo: $(READY)  ## Start everything, answer real requests, stop (KEEP=1 leaves i
 stack: $(READY)  ## Start Kafka, Redis and PostgreSQL on this machine, without Docker
 	@$(BIN)/cortex-stream stack up
 
-bench: $(READY)  ## Measure speed against raw ONNX Runtime and peers (ARGS="soak" for others)
-	@$(BIN)/cortex-stream bench $(or $(ARGS),throughput latency mixed)
+bench: $(BENCH_READY)  ## Measure speed against raw ONNX Runtime and peers (ARGS="soak" for others)
+	@$(BENCH_VENV)/bin/cortex-stream bench $(or $(ARGS),throughput latency mixed)
 
 bench-setup: $(BENCH_READY)  ## Create .venv-bench, which has the libraries that bench compares with
 
