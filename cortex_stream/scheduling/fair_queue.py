@@ -190,6 +190,7 @@ class FairQueue(Generic[T]):
     def push(self, row: Row[T]) -> None:
         """Add a row."""
         if row.lane in WEIGHTS and not self.depth(row.lane):
+            self._shares.catch_up()  # ranks decide between lanes; company makes the batches cheap
             self._shares.join(row.lane, rank=self._ranks[row.lane])
         self._arrivals += 1
         self._lanes[row.lane].add(row, arrival=self._arrivals)
@@ -262,4 +263,5 @@ class FairQueue(Generic[T]):
             self._shares.leave(row.lane)
 
     def _may_ride(self, lane: Lane) -> bool:
+        self._shares.catch_up()
         return self._shares.may_ride(lane, most=self._lane_ride_tokens / WEIGHTS[lane])

@@ -56,19 +56,12 @@ class FairShares(Generic[K]):
 
     def take_turn(self) -> K | None:
         """Return who has work and has used least, or None when nobody has work."""
-        while self._order:
-            used, rank, key = self._order[0]
-            if key not in self._working:
-                heappop(self._order)
-                del self._used[key]
-                _ = self._ridden.pop(key, None)
-            elif self._used[key] > used:
-                heapreplace(self._order, (self._used[key], rank, key))
-            else:
-                self._least = max(self._least, used)
-                _ = self._ridden.pop(key, None)
-                return key
-        return None
+        self.catch_up()
+        if not self._order:
+            return None
+        _, _, key = self._order[0]
+        _ = self._ridden.pop(key, None)
+        return key
 
     def charge(self, key: K, tokens_per_weight: float) -> None:
         """Add what `key` has just used. One who left meanwhile pays too, and one forgotten not."""
@@ -84,3 +77,22 @@ class FairShares(Generic[K]):
         """Tell whether `key` is ahead, and has ridden since its last turn, by `most` or less."""
         ahead = self._used[key] - self._least
         return ahead <= most and self._ridden.get(key, 0.0) <= most
+
+    def catch_up(self) -> None:
+        """Measure use from now on from whoever has work and has used least at this moment.
+
+        Else it is measured from whose turn it was last, as it stood before that turn: whoever has
+        just had a turn is then ahead of one who joins. So the one who joins is next even without a
+        rank, and has little company.
+        """
+        while self._order:
+            used, rank, key = self._order[0]
+            if self._used[key] > used:
+                heapreplace(self._order, (self._used[key], rank, key))
+                continue
+            self._least = max(self._least, used)
+            if key in self._working:
+                return
+            heappop(self._order)
+            del self._used[key]
+            _ = self._ridden.pop(key, None)

