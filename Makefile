@@ -22,6 +22,7 @@ PURE := cortex_stream/routing/*,cortex_stream/engine/handover.py
 PURE := $(PURE),cortex_stream/scheduling/admission.py,cortex_stream/scheduling/batcher.py
 PURE := $(PURE),cortex_stream/scheduling/fair_queue.py,cortex_stream/scheduling/fair_shares.py
 PURE := $(PURE),cortex_stream/scheduling/watermarks.py
+PURE := $(PURE),cortex_stream/scheduling/crowding.py
 PURE := $(PURE),cortex_stream/scheduling/latency_model.py,cortex_stream/inference/tensors.py
 PURE := $(PURE),cortex_stream/scheduling/health.py,cortex_stream/inference/device_faults.py
 PURE := $(PURE),cortex_stream/delivery/retry.py,cortex_stream/delivery/identity.py

@@ -31,11 +31,12 @@ from agents.transport import EdgeConsumer, EdgeTransport
 from agents.web import Pages
 from cortex_stream.errors import BrokerUnavailable, CortexError, OperatorError
 from cortex_stream.kafka.producer import KafkaProducer
-from cortex_stream.routing.hosting import VALIDATION, feeds
+from cortex_stream.routing.hosting import feeds
 from cortex_stream.scheduling.admission import Admission
 from cortex_stream.settings.tree import Settings as CortexSettings
 from cortex_stream.web.pages import routes
 from cortex_stream.web.status import StatusSource
+from topics.names import VALIDATION
 
 EXIT_MISCONFIGURED: Final = 2  # starting again will not help
 EXIT_STUCK: Final = 3  # did not stop by itself in time

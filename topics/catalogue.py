@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from schemas.priority import Lane
+from schemas.priority import Lane, Priority
 from topics import names
 
 Profile = Literal["dev", "prod"]
@@ -183,6 +183,20 @@ def _stage(stage: str, lane: Lane, *, planned: bool = False) -> TopicSpec:
     )
 
 
+def _set_back(lane: Lane) -> TopicSpec:
+    return TopicSpec(
+        name=names.stage_topic(names.VALIDATION, lane),
+        direction=Direction.INTERNAL,
+        key="as the source record",
+        holds=f"requests of lane {lane.value} whose tenant holds too much of it, to be read later",
+        written_by="Cortex Stream",
+        messages=(),
+        retention_ms=7 * _DAY_MS,
+        kept_because="a request that was set back is a request: as long as the lanes",
+        max_message_bytes=LARGE_BYTES,
+    )
+
+
 CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     *(_lane(lane) for lane in Lane),
     TopicSpec(
@@ -295,6 +309,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         planned=True,
     ),
     *(_retry(retry) for retry in range(1, names.RETRIES + 1)),
+    *(_set_back(Lane(priority)) for priority in Priority),
     *(_stage(stage, lane) for stage in names.HANDOVER_STAGES for lane in Lane),
     *(
         _stage(stage, lane, planned=True)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from math import ceil
 from typing import Final
 
 import structlog
@@ -24,12 +25,14 @@ from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import RecordSource
 from cortex_stream.registry.store import ModelStore, ModelVersion, version_order
-from cortex_stream.routing.hosting import VALIDATION, feeds
+from cortex_stream.routing.hosting import feeds
 from cortex_stream.routing.pipeline import check_models
 from cortex_stream.routing.route import StageName, Task
 from cortex_stream.scheduling.admission import Admission, Bound
 from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.scheduling.memory_watch import MemoryWatch
+from cortex_stream.settings.sections import LanesSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
@@ -39,7 +42,7 @@ from cortex_stream.telemetry.process_memory import ProcessMemory, give_back_free
 from cortex_stream.telemetry.rates import RateMeter
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
-from topics.names import EVENTS
+from topics.names import EVENTS, VALIDATION
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -165,6 +168,7 @@ class Worker:
             clock=self.clock,
             instance=self.instance,
             most_request_bytes=min(self.settings.lanes.lane_bytes, self.settings.lanes.total_bytes),
+            crowding=Crowding(crowded_requests(self.settings), clock=self.clock),
         )
         scope = await self._scope.enter_async_context(TaskScope())
         _ = scope.start(self.memory.run(), name="watch memory")
@@ -211,22 +215,31 @@ def build_worker(
 
 
 def admission_bounds(settings: Settings) -> dict[str, Bound]:
-    """Return the bound of each consumed topic, by its name on the cluster."""
+    """Return the bound of each consumed topic, by its name on the cluster.
+
+    What was set back has a quarter of its lane's bound: enough to be served without a pause.
+    """
     lanes = settings.lanes
-    records = {
-        Lane.CRITICAL: lanes.critical,
-        Lane.HIGH: lanes.high,
-        Lane.MEDIUM: lanes.medium,
-        Lane.LOW: lanes.low,
-        Lane.REPLAY: lanes.replay,
-    }
+    records = _lane_records(lanes)
     bounds = {
-        settings.topic(feed.topic): Bound(records[feed.lane], lanes.lane_bytes)
+        settings.topic(feed.topic): Bound(
+            ceil(records[feed.lane] / (4 if feed.stage == VALIDATION else 1)), lanes.lane_bytes
+        )
         for feed in feeds(settings.worker.stages)
     }
     if VALIDATION in settings.worker.stages:
         bounds[settings.topic(EVENTS)] = Bound(lanes.high, lanes.lane_bytes)
     return bounds
+
+
+def crowded_requests(settings: Settings) -> dict[Lane, int]:
+    """Return from how many requests on a lane is crowded: half of its bound. Replays never are."""
+    records = _lane_records(settings.lanes)
+    return {lane: ceil(most / 2) for lane, most in records.items() if lane is not Lane.REPLAY}
+
+
+def _lane_records(lanes: LanesSettings) -> dict[Lane, int]:
+    return {lane: getattr(lanes, lane.value) for lane in Lane}
 
 
 def lane_topics(settings: Settings, lane: Lane) -> tuple[str, ...]:

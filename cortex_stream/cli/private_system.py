@@ -21,6 +21,7 @@ from cortex_stream.cli.steps import Steps
 from cortex_stream.devstack.service import Condition
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.errors import OperatorError
+from cortex_stream.interrupts import SIGNALS, deferred_signals
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.loadtest.worker_process import WorkerProcess
 from cortex_stream.registry.pull import pull
@@ -29,8 +30,6 @@ from cortex_stream.settings.tree import Settings, enter_environment
 
 STACKS: Final = Path(".cortex", "stack")  # where `cortex-stream stack` looks by default
 T = TypeVar("T")
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +135,28 @@ def private_services(
 
 
 def run_interruptibly(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `main()` to its end as `asyncio.run` does; a signal never meets a loop half made."""
-    allowed = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    with asyncio.Runner() as runner:
-        runner.get_loop()
-        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
-        return runner.run(main())
+    """Run `main()` to its end as `asyncio.run` does; the first signal cancels it.
+
+    Once it has ended the signal has its usual effect.
+    """
+    with deferred_signals() as caught:
+
+        async def interruptible() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+            def interrupt(number: int) -> None:
+                caught.append(number)
+                if task is not None and len(caught) == 1:
+                    task.cancel()
+
+            for each in SIGNALS:
+                loop.add_signal_handler(each, interrupt, each)
+            if caught:
+                raise asyncio.CancelledError
+            return await main()
+
+        with asyncio.Runner() as runner:
+            return runner.run(interruptible())
 
 
 def _refuse_running(stack: Stack, name: str) -> None:
@@ -160,13 +175,13 @@ def _interrupt_once(undo: ExitStack) -> None:
     """Make the first signal end the block and later ones wait for the clean-up."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        for each in _SIGNALS:
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         # Not through the console: whom the signal interrupted may hold its lock.
         os.write(2, b"\ninterrupted: stopping and wiping what was started ...\n")
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    for each in _SIGNALS:
+    for each in SIGNALS:
         undo.callback(signal.signal, each, signal.signal(each, interrupt))
 
 

@@ -32,7 +32,7 @@ from cortex_stream.errors import (
 )
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.estimate import decide_deadline, estimate_tokens
-from cortex_stream.routing.hosting import VALIDATION, Handoff, next_hop
+from cortex_stream.routing.hosting import Handoff, next_hop
 from cortex_stream.routing.pipeline import (
     BUILT_IN,
     Pipeline,
@@ -42,6 +42,7 @@ from cortex_stream.routing.pipeline import (
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.admission import weight_bytes
+from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
@@ -53,6 +54,7 @@ from schemas.requests import (
     RequestAttributes,
     RequestData,
 )
+from topics.names import VALIDATION
 
 INLINE_BYTES: Final = 32 << 10
 """Larger requests are read aside: 1 MiB can take 200 ms, and nothing may hold the event loop for
@@ -89,8 +91,12 @@ class Engine:
         instance: str,
         pipelines: Sequence[Pipeline] = BUILT_IN,
         most_request_bytes: int = sys.maxsize,
+        crowding: Crowding | None = None,
     ) -> None:
-        """Answer requests through `pipelines`; hand over before a stage not among `stages`."""
+        """Answer requests through `pipelines`; hand over before a stage not among `stages`.
+
+        By default no lane is ever crowded.
+        """
         self._models = models
         self._stages = stages
         self._endings = endings
@@ -101,12 +107,15 @@ class Engine:
         self._pipelines = pipelines
         self._most_request_bytes = most_request_bytes
         self._gates = Gates(pipelines)
+        self._crowding = crowding or Crowding({}, clock=clock)
         self._hosted = tuple(stages)
         self._aside = asyncio.Lock()  # one at a time: threads that compute slow the loop down
 
     async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
-        """Answer one request, or hand it over before a stage that is not hosted here.
+        """Answer one request, or hand it over.
 
+        That is before a stage that is not hosted here; or, to be read again later, at once, where
+        its tenant holds too much of a crowded lane.
         The caller may acknowledge it once `Outcome.records` are durable.
 
         Raises:
@@ -123,7 +132,10 @@ class Engine:
         item, begin = read
         if source.stage is None:
             metrics.REQUESTS.labels(item.lane.value, item.request.attributes.type).inc()
-        return await self._answer(item, value, begin)
+            if self._crowding.too_many(item.lane, item.request.tenant):
+                return self._hand_over(item, value, VALIDATION, begin)
+        with self._crowding.counted(item.lane, item.request.tenant):
+            return await self._answer(item, value, begin)
 
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
         """Return the effect of one event; a refused one ends as `rejected`, like a request."""
@@ -280,14 +292,7 @@ class Engine:
                     async with gate:
                         elsewhere = await self._run_stages(item, now)
                 if elsewhere is not None:
-                    return hand_over(
-                        item,
-                        value,
-                        stage=elsewhere,
-                        progress=now.progress,
-                        attempt=now.attempt,
-                        now_s=self._clock.monotonic_s(),
-                    )
+                    return self._hand_over(item, value, elsewhere.value, now)
                 return self._endings.result(item, now.progress, attempt=now.attempt)
             except Exception as raised:  # one request's bad luck must not be everybody's
                 error = (
@@ -323,6 +328,16 @@ class Engine:
             now.progress = await in_time(running, item.pipeline, name)
             metrics.STAGE_SECONDS.labels(name.value).observe(self._clock.monotonic_s() - began_s)
         return None
+
+    def _hand_over(self, item: WorkItem, value: bytes | None, stage: str, now: _Try) -> Outcome:
+        return hand_over(
+            item,
+            value,
+            stage=stage,
+            progress=now.progress,
+            attempt=now.attempt,
+            now_s=self._clock.monotonic_s(),
+        )
 
     def _give_up(
         self,

@@ -21,7 +21,7 @@ from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import Route, StageName
 from schemas.handovers import HANDOVER, VECTORS, HandedProgress, Handover
 from schemas.requests import ClassifyData
-from topics.names import stage_topic
+from topics.names import VALIDATION, stage_topic
 
 _VERSION: Final = 1
 _FLOAT32_BYTES: Final = 4
@@ -50,17 +50,20 @@ def hand_over(
     item: WorkItem,
     value: bytes | None,
     *,
-    stage: StageName,
+    stage: str,
     progress: Progress,
     attempt: int,
     now_s: float,
 ) -> Outcome:
-    """Return what ends the work item here: the record with which another worker goes on."""
+    """Return what ends the work item here: the record with which another worker goes on.
+
+    `stage` is where: `validation`, before any progress, means from the beginning and at its turn.
+    """
     source, attributes = item.source, item.request.attributes
     found, vectors = _pack(progress)
     handover = Handover(
         version=_VERSION,
-        stage=stage.value,
+        stage=stage,
         topic=source.topic,
         partition=source.partition,
         offset=source.offset,
@@ -92,7 +95,7 @@ def hand_over(
         (record,),
         replay_id=item.request.replay_id,
         traceparent=attributes.traceparent,
-        handed_to=stage.value,
+        handed_to=stage,
     )
 
 
@@ -143,12 +146,12 @@ def position_of(arrival: Arrival, request: Request, route: Route) -> int:
     Raises:
         InvalidHandover: the route has no such stage, or what was found is of another request.
     """
-    if arrival.stage not in route.stages:
+    if arrival.stage != VALIDATION and arrival.stage not in route.stages:
         raise InvalidHandover(
             f"going on with stage {arrival.stage}: the route of this request has no such stage;"
             " do all workers have the same pipelines and models?"
         )
-    position = route.stages.index(StageName(arrival.stage))
+    position = 0 if arrival.stage == VALIDATION else route.stages.index(StageName(arrival.stage))
     progress = arrival.progress
     texts = len(request.data.texts)
     labels = _labels_of(request)

@@ -18,6 +18,7 @@ import psutil
 from cortex_stream.clock import SystemClock
 from cortex_stream.environment import subprocess_environment
 from cortex_stream.errors import OperatorError
+from cortex_stream.interrupts import deferred_signals
 
 _POLL_S: Final = 0.1
 _PROBE_TIMEOUT_S: Final = 2.0
@@ -54,7 +55,12 @@ class WorkerProcess:
 
     def __enter__(self) -> Self:
         """Start it; it is not ready yet."""
-        self.start()
+        try:
+            with deferred_signals():
+                self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

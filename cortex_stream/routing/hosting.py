@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cortex_stream.routing.route import Route, StageName
-from schemas.priority import Lane
-from topics.names import request_topic, stage_topic
-
-VALIDATION: Final = "validation"
-"""The way into every route: whoever hosts it reads the clients' topics."""
+from schemas.priority import Lane, Priority
+from topics.names import VALIDATION, request_topic, stage_topic
 
 _COMES_AFTER: Final[Mapping[StageName, tuple[str, ...]]] = {
     StageName.EMBEDDING: (VALIDATION,),
@@ -37,12 +34,13 @@ class Feed(NamedTuple):
 
     Attributes:
         topic: its name in the catalogue.
-        stage: the stage that its records were handed over to; None for requests of clients.
+        stage: the stage that its records were handed over to; `validation` for requests that were
+            set back, None for requests of clients.
     """
 
     topic: str
     lane: Lane
-    stage: StageName | None
+    stage: str | None
 
 
 def next_hop(route: Route, position: int, hosted: Collection[str]) -> Local | Handoff:
@@ -56,7 +54,11 @@ def feeds(hosted: Collection[str]) -> tuple[Feed, ...]:
 
     A stage that can only be reached from stages hosted beside it is fed in memory alone.
     """
-    found = [Feed(request_topic(lane), lane, None) for lane in Lane if VALIDATION in hosted]
+    found: list[Feed] = []
+    if VALIDATION in hosted:
+        found += [Feed(request_topic(lane), lane, None) for lane in Lane]
+        set_back = (Lane(priority) for priority in Priority)  # replays wait for everybody anyway
+        found += [Feed(stage_topic(VALIDATION, lane), lane, VALIDATION) for lane in set_back]
     for stage, before in _COMES_AFTER.items():
         if stage in hosted and any(each not in hosted for each in before):
             found += [Feed(stage_topic(stage, lane), lane, stage) for lane in Lane]

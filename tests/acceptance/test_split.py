@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,7 +158,9 @@ async def test_split_workers_keep_deadlines_and_lose_nothing_when_killed(
         # given: a request whose time runs out where nobody goes on with it
         first = await start(system, way_in).ready()
         await (await system.send("between", EMBED, {"texts": ["x"]}, deadlinems=1500))
+        too_late_s = time.monotonic() + 1.5
         await until(lambda: handed_over(first) == 1, timeout_s=10, what=first.tail)
+        await until(lambda: time.monotonic() > too_late_s, timeout_s=5, what=first.tail)
 
         # when
         second = await start(system, way_out).ready()

@@ -30,8 +30,8 @@ _TEXTS_PER_S: Final[dict[Length, int]] = {"paragraphs": 600, "short": 1200}
 _PEERS_SHARE: Final = 0.25  # of the texts: some peers take ten times as long
 _SAMPLE: Final = 200
 _MEAN_COSINE: Final = 0.98
-"""A dynamically quantised int8 model gives a text a slightly different vector in other company: 0.99
-on average. Two different texts have 0.1 to 0.6."""
+"""A model whose answers depend on their company, such as `minilm-q`, has 0.99 on average; two
+different texts have 0.1 to 0.6."""
 
 
 @dataclass(frozen=True, slots=True)

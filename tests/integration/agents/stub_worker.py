@@ -20,18 +20,18 @@ import orjson
 from agents.faust_app import EdgeApp
 from agents.faust_worker import EdgeWorker
 from agents.status import EdgeStatus
+from cortex_stream.bootstrap.worker import admission_bounds
 from cortex_stream.clock import SystemClock
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import CortexError, OutcomeTooLarge
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import OutgoingRecord, RecordSource
-from cortex_stream.scheduling.admission import Admission, Bound
+from cortex_stream.scheduling.admission import Admission
 from cortex_stream.settings.tree import Settings, load_settings
 from cortex_stream.telemetry.logging import configure_logging
 from cortex_stream.web.status import Readiness, StatusSnapshot
 from schemas.outcomes import OutcomeKind
-from schemas.priority import Lane
-from topics.names import EVENTS, INVALIDATIONS, RESULTS, request_topic
+from topics.names import INVALIDATIONS, RESULTS
 
 
 class StubEngine:
@@ -80,13 +80,8 @@ class StubCore:
         self.clock = SystemClock()
         self.engine = StubEngine()
         self.on_failure: Callable[[CortexError], None] = lambda _: None
-        records = {request_topic(lane): getattr(settings.lanes, lane.value) for lane in Lane}
         self.admission = Admission(
-            {
-                settings.topic(name): Bound(most, settings.lanes.lane_bytes)
-                for name, most in {**records, EVENTS: settings.lanes.high}.items()
-            },
-            total_bytes=settings.lanes.total_bytes,
+            admission_bounds(settings), total_bytes=settings.lanes.total_bytes
         )
         self._settings = settings
         self._hang_at_stop = hang_at_stop

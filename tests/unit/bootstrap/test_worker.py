@@ -3,7 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from cortex_stream.bootstrap.worker import Worker, admission_bounds, build_worker, load_models
+from cortex_stream.bootstrap.worker import (
+    Worker,
+    admission_bounds,
+    build_worker,
+    crowded_requests,
+    load_models,
+)
 from cortex_stream.clock import ManualClock
 from cortex_stream.errors import (
     CortexError,
@@ -14,9 +20,11 @@ from cortex_stream.errors import (
 )
 from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
+from cortex_stream.settings.sections import LanesSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
+from schemas.priority import Lane
 from tests.tiny_onnx import install_tiny
 from tests.unit.engine.desk import code_of, message_of, request, source
 
@@ -70,7 +78,22 @@ def test_each_consumed_topic_has_its_bound_under_its_name_on_the_cluster() -> No
         "staging.cortex.requests.medium": Bound(5000, size),
         "staging.cortex.requests.low": Bound(10_000, size),
         "staging.cortex.requests.replay": Bound(1000, size),
+        "staging.cortex.stages.validation.critical": Bound(250, size),
+        "staging.cortex.stages.validation.high": Bound(250, size),
+        "staging.cortex.stages.validation.medium": Bound(1250, size),
+        "staging.cortex.stages.validation.low": Bound(2500, size),
         "staging.cortex.events": Bound(1000, size),
+    }
+
+
+def test_a_lane_is_crowded_from_half_of_its_bound_on_and_replays_never() -> None:
+    settings = Settings(lanes=LanesSettings(critical=1, high=10))
+
+    assert crowded_requests(settings) == {
+        Lane.CRITICAL: 1,
+        Lane.HIGH: 5,
+        Lane.MEDIUM: 2500,
+        Lane.LOW: 5000,
     }
 
 

@@ -19,6 +19,7 @@ from cortex_stream.record import Headers, OutgoingRecord, RecordSource
 from cortex_stream.routing.pipeline import BUILT_IN, Pipeline
 from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.batcher import BatchRule
+from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import stub_model
 from schemas.outcomes import Outcome as OutcomeMessage
@@ -38,6 +39,7 @@ async def open_engine(
     stages: Sequence[StageName] = tuple(StageName),
     known: Sequence[KnownModel] = (),
     pipelines: Sequence[Pipeline] = BUILT_IN,
+    crowding: Crowding | None = None,
 ) -> AsyncIterator[Engine]:
     """Yield an engine that serves `loaded`, or one stub model where none is `known`."""
     clock = clock or ManualClock()
@@ -63,6 +65,7 @@ async def open_engine(
             clock=clock,
             instance="worker-0",
             most_request_bytes=most_request_bytes,
+            crowding=crowding,
         )
 
 

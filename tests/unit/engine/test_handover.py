@@ -1,7 +1,7 @@
 """A request that goes from worker to worker ends as if it had stayed in one."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from cortex_stream.record import RecordSource
 from cortex_stream.routing.pipeline import STANDARD
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import Route, StageName
+from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.handovers import HANDOVER, VECTORS
 from schemas.outcomes import ModelIdentity, OutcomeKind
@@ -471,3 +472,54 @@ def test_vectors_without_a_word_about_them_are_refused() -> None:
         read_arrival(
             replace(arrival, headers=[*arrival.headers, (VECTORS, b"")]), now_s=0, now_unix_ms=0
         )
+
+
+# ---- set back ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def crowded_by(tenant: str, clock: ManualClock) -> AsyncIterator[Engine]:
+    """Yield an engine whose medium lane is full of the requests of one of two tenants."""
+    crowding = Crowding({Lane.MEDIUM: 10}, clock=clock)
+    async with open_engine(clock=clock, crowding=crowding) as engine:
+        with ExitStack() as held:
+            for holder in [tenant] * 9 + ["//quiet"]:
+                held.enter_context(crowding.counted(Lane.MEDIUM, holder))
+            yield engine
+
+
+async def test_in_a_crowded_lane_the_next_request_of_who_holds_it_is_set_back(
+    clock: ManualClock,
+) -> None:
+    value, before = request(tenant="//flood", deadlinems=5000), source(offset=7)
+
+    async with crowded_by("//flood", clock) as engine:
+        outcome = await engine.process(value, before)
+        other = await engine.process(request(tenant="//quiet"), before)
+
+    assert outcome.handed_to == "validation"
+    [record] = outcome.records
+    assert (record.topic, record.value) == ("cortex.stages.validation.medium", value)
+    assert code_of(other) is None
+
+
+async def test_a_request_that_was_set_back_ends_as_if_it_had_not_been(clock: ManualClock) -> None:
+    value, before = request(["a", "b"], tenant="//flood", id="r-1"), source(offset=7)
+    async with open_engine(clock=clock) as engine:
+        at_once = await engine.process(value, before)
+
+    async with crowded_by("//flood", clock) as engine:
+        set_back = await engine.process(value, before)
+        outcome = await engine.process(value_of(set_back), arrived(set_back))
+
+    assert lasting(outcome) == lasting(at_once)  # and it was not set back a second time
+
+
+async def test_the_deadline_of_a_request_runs_on_while_it_is_set_back(clock: ManualClock) -> None:
+    value = request(tenant="//flood", deadlinems=5000)
+    async with crowded_by("//flood", clock) as engine:
+        set_back = await engine.process(value, source(timestamp_ms=NOW_MS))
+        clock.advance_s(6)
+        outcome = await engine.process(value, arrived(set_back))
+
+    assert outcome.kind is OutcomeKind.EXPIRED
