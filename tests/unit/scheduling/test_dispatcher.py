@@ -1,4 +1,7 @@
 import asyncio
+import os
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from cortex_stream.deadline import Deadline
 from cortex_stream.errors import CortexError, Expired, InferenceFailed, InvalidOutput, StuckRun
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
-from cortex_stream.scheduling.runner_thread import Crew
+from cortex_stream.scheduling.runner_thread import RUNNER_NICENESS, Crew
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner
 from schemas.priority import Lane
@@ -318,3 +321,18 @@ async def test_a_bug_in_the_dispatcher_is_told_rather_than_hangs(tasks: TaskScop
     with pytest.raises(TypeError):
         await serve()
     assert "this is a bug" in str(told[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")
+async def test_a_runner_gives_way_to_the_event_loop(desk: Desk) -> None:
+    niceness: list[int] = []
+    runner = PickyRunner()
+    runner.on_run = lambda: niceness.append(
+        os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    )
+    dispatcher = await desk.open(runner)
+
+    await dispatcher.submit([text(1)], lane=Lane.LOW, tenant="//a", deadline=None)
+
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert niceness == [min(19, own + RUNNER_NICENESS)]
