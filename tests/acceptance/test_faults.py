@@ -42,14 +42,13 @@ class Load:
     async def _run(self) -> None:
         while True:
             for number in itertools.islice(self._numbers, self._burst):
-                request_id = f"r{number}"
-                self.ids.append(request_id)
                 _ = await self._system.send(
-                    request_id,
+                    f"r{number}",
                     "cortex.nlp.embed.v1",
                     {"texts": [f"request number {number} on its way " * (1 + number % 4)]},
                     lane=LANES[number % 4],
                 )
+                self.ids.append(f"r{number}")  # now: a send that is cancelled may never happen
             await asyncio.sleep(self._pause_s)
 
 
