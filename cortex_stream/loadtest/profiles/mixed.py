@@ -1,6 +1,8 @@
 """A critical request while a backlog waits: what does urgency buy, and what does it cost?"""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from statistics import median
 from typing import Final
 
 from cortex_stream.errors import OperatorError
@@ -33,6 +35,7 @@ _CRITICAL_PER_S: Final = 20.0
 _LEAST_WAITING: Final = 2000
 _WAITING: Final = 3000  # a bite of outcomes is read four times a second: 2,000 never go in one
 _SAMPLES: Final = 1000
+_TURNS: Final = 2
 _SETTLE_S: Final = 30.0  # the backlog at the end of the run is answered, too
 _FILLED_S: Final = 3  # until the backlog stands
 _WARM_S: Final = (
@@ -46,22 +49,24 @@ async def measure_mixed(bench: Bench) -> Report:
     Raises:
         OperatorError: a worker of ours failed.
     """
-    found: dict[str, Measured] = {}
+    found: dict[str, list[Measured]] = {}
     sides = (OURS, TWO_TOPICS, LOOP) if bench.peers else (OURS,)
     _ = await _run(replace(bench, seconds=min(_WARM_S, bench.seconds), say=lambda _: None), OURS)
-    for side in sides:
+    for side in sides * _TURNS:
         if not side.available():
             continue
         try:
-            found[side.title] = await _run(bench, side)
+            found.setdefault(side.title, []).append(await _run(bench, side))
         except OperatorError as error:
             if side is OURS:
                 raise
             bench.say(f"{side.title}: {error}")  # a peer's failure is no failure of ours
-    ours, two, loop = (found.get(side.title) for side in (OURS, TWO_TOPICS, LOOP))
-    if ours is None:
-        raise OperatorError("measuring the mixed load: our own worker was not measured")
-    mine, theirs = _critical_p99_ms(ours), _critical_p99_ms(two) if two else None
+    ours, two, loop = (found.get(side.title, []) for side in (OURS, TWO_TOPICS, LOOP))
+    named = {
+        f"{title}, turn {turn}": each
+        for title, turns in found.items()
+        for turn, each in enumerate(turns, 1)
+    }
     return Report(
         profile="mixed",
         question=(
@@ -71,24 +76,29 @@ async def measure_mixed(bench: Bench) -> Report:
         goals=[
             ratio_goal(
                 "critical p99 / two-topic loop's",
-                mine,
-                theirs,
+                _median(map(_critical_p99_ms, ours)),
+                _median(map(_critical_p99_ms, two)),
                 at_most=0.65,
-                note=enough(_criticals(ours), _SAMPLES),
+                note=enough(sum(map(_criticals, ours)), _SAMPLES),
             ),
             ratio_goal(
                 "answers per second / unprioritised loop's",
-                _rate_per_s(bench, ours),
-                _rate_per_s(bench, loop) if loop else None,
+                _median(_rate_per_s(bench, each) for each in ours),
+                _median(_rate_per_s(bench, each) for each in loop),
                 at_least=0.9,
                 note=unavailable(sides),
             ),
-            Goal("least low backlog", float(_least_lag(bench, ours)), "at least", _LEAST_WAITING),
-            resolved_goal(ours),
+            Goal(
+                "least low backlog",
+                float(min(_least_lag(bench, each) for each in ours)),
+                "at least",
+                _LEAST_WAITING,
+            ),
+            resolved_goal(*ours),
         ],
         tables={
             "Latency, ms": [
-                row for title, each in found.items() for row in lane_rows(title, "mixed", each)
+                row for title, each in named.items() for row in lane_rows(title, "mixed", each)
             ],
             "Cost": [
                 {
@@ -96,16 +106,19 @@ async def measure_mixed(bench: Bench) -> Report:
                     "loaded, per s": _rate_per_s(bench, each),
                     "least backlog": _least_lag(bench, each),
                 }
-                for title, each in found.items()
+                for title, each in named.items()
             ],
         },
         method=method(
             bench,
             load=f"a low backlog kept near {_WAITING:,} paragraphs, {_CRITICAL_PER_S:g} critical"
             " ones per second at equal distances; the aiokafka loop gets both in one topic",
+            turns=f"{_TURNS} of each side, one after the other; medians",
         ),
-        series=series(found),
-        charts={title: lane_chart(f"{title}: mixed load", each) for title, each in found.items()},
+        series=series(named),
+        charts={
+            title: lane_chart(f"{title}: mixed load", each[0]) for title, each in found.items()
+        },
     )
 
 
@@ -131,6 +144,11 @@ async def _run(bench: Bench, side: Side) -> Measured:
 def _critical_p99_ms(measured: Measured) -> float | None:
     latency = measured.ledger.latencies().get(Lane.CRITICAL)
     return None if latency is None else latency.p99_ms
+
+
+def _median(figures: Iterable[float | None]) -> float | None:
+    known = [each for each in figures if each is not None]
+    return median(known) if known else None
 
 
 def _criticals(measured: Measured) -> int:

@@ -90,7 +90,7 @@ async def measure_throughput(bench: Bench, *, turns: int = TURNS) -> Report:
         await _side(passes, bench, OURS, texts, vectors, turn=turn)
         if bench.peers:
             await _peer(passes, bench, LOOP, texts, vectors, turn=turn)
-        if bench.peers and turn == turns // 2:
+        if bench.peers:
             part = {length: _part(chosen) for length, chosen in texts.items()}
             for peer in PEERS:
                 await _peer(passes, bench, peer, part, vectors, turn=turn)
@@ -109,8 +109,8 @@ async def measure_throughput(bench: Bench, *, turns: int = TURNS) -> Report:
             **{f"tokens of {length}": words for length, words in passes.tokens.items()},
             raw=f"{bench.cores} sessions of 1 thread, all texts sorted by length as a whole, batches"
             " of 8, tokenising counted",
-            turns=f"{turns} of raw, ours and the aiokafka loop; the other peers once, with"
-            f" {_PEERS_SHARE:.0%} of the texts",
+            turns=f"{turns} of every side, one after the other; ratios within a turn, their medians;"
+            f" the peers but the aiokafka loop with {_PEERS_SHARE:.0%} of the texts",
         ),
     )
 
