@@ -69,7 +69,7 @@ def _read_us(values: Sequence[bytes]) -> float:
     began_s = thread_time()
     for value in values:
         envelope = decode(value, source, limits=_LIMITS)
-        _ = validate(read_attributes(envelope), envelope.data, replay_id=None, limits=_LIMITS)
+        _ = validate(read_attributes(envelope), envelope.data, limits=_LIMITS)
     return _each_us(began_s, values)
 
 

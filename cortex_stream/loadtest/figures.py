@@ -40,7 +40,8 @@ def load_row(side: str, load: str, measured: Measured) -> dict[str, object]:
     """Return one row of what a load cost a side.
 
     `per s` are answers from the first produce time to the last append time, `CPU ms` is that of the
-    side per answer, `RSS MB` its peak, `late ms` the p99 of how late the driver sent.
+    side per answer, `cores` what it and `others` what the rest of the machine kept busy, `RSS MB` its
+    peak memory, `late ms` the p99 of how late the driver sent.
     """
     ledger, late = measured.ledger, measured.ledger.lateness_ms()
     return {
@@ -54,6 +55,8 @@ def load_row(side: str, load: str, measured: Measured) -> dict[str, object]:
         "conflicting": len(ledger.contradictions),
         "per s": measured.texts_per_s,
         "CPU ms": measured.cpu_ms_per_text,
+        "cores": measured.cores,
+        "others": measured.other_cores,
         "RSS MB": measured.peak_rss_bytes / 1e6,
         "late ms": None if late is None else late.p99_ms,
     }

@@ -24,10 +24,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The usage at a moment, in Unix milliseconds."""
+    """The usage at a moment.
+
+    Attributes:
+        at_ms: the moment, in Unix milliseconds.
+        machine_cpu_s: what every process of the machine has used since it started.
+    """
 
     at_ms: int
     usage: Usage
+    machine_cpu_s: float
 
 
 def usage(pid: int) -> Usage:
@@ -109,4 +115,6 @@ class Meter:
             self._read()
 
     def _read(self) -> None:
-        self.samples.append(Sample(self._clock.unix_ms(), total_usage(self._pids())))
+        used, machine = total_usage(self._pids()), psutil.cpu_times()
+        busy_s = machine.user + machine.nice + machine.system
+        self.samples.append(Sample(self._clock.unix_ms(), used, busy_s))

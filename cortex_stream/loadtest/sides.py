@@ -133,6 +133,18 @@ class Measured:
         """Processor time of the side's processes."""
         return 1000 * self.cpu_s / max(1, len(self.ledger.answers))
 
+    @property
+    def cores(self) -> float:
+        """Processors that the side's processes kept busy on average."""
+        first, last = self.samples[0], self.samples[-1]
+        return (last.usage.cpu_s - first.usage.cpu_s) / _elapsed_s(first, last)
+
+    @property
+    def other_cores(self) -> float:
+        """Processors that all others kept busy: the broker and the driver, on a quiet machine."""
+        first, last = self.samples[0], self.samples[-1]
+        return (last.machine_cpu_s - first.machine_cpu_s) / _elapsed_s(first, last) - self.cores
+
     def results_per_s(self, *, begins_s: float, ends_s: float) -> float:
         """Results appended in a part of the run; seconds since the first request."""
         began_ms = min((asked.at_ms for asked in self.ledger.asked.values()), default=0)
@@ -142,6 +154,10 @@ class Measured:
             if answer.kind is OutcomeKind.RESULT
         )
         return count / (ends_s - begins_s)
+
+
+def _elapsed_s(first: Sample, last: Sample) -> float:
+    return max(1, last.at_ms - first.at_ms) / 1000
 
 
 class Running:

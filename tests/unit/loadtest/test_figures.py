@@ -18,7 +18,8 @@ def measured(*latencies_ms: int, every_ms: int = 1000, lane: Lane = Lane.MEDIUM)
         ledger.sent(LoadRequest(f"{index}", lane, b""), at_ms=at_ms)
         if latency_ms:
             ledger.arrived(b"{}", append_ms=at_ms + latency_ms, key=b"%d" % index)
-    return Measured(ledger, cpu_s=2.0, peak_rss_bytes=1, samples=[Sample(50_000, Usage(0, 1))])
+    samples = [Sample(50_000, Usage(1, 1), 10), Sample(54_000, Usage(3, 1), 13)]
+    return Measured(ledger, cpu_s=2.0, peak_rss_bytes=1, samples=samples)
 
 
 def test_results_are_counted_in_the_part_of_the_run_that_is_asked_for() -> None:
@@ -27,6 +28,13 @@ def test_results_are_counted_in_the_part_of_the_run_that_is_asked_for() -> None:
     assert run.results_per_s(begins_s=1, ends_s=3) == 1.0
     assert run.texts_per_s == pytest.approx(4 / 3.5)
     assert run.cpu_ms_per_text == 500
+
+
+def test_processors_are_those_of_the_side_and_of_all_others() -> None:
+    run = measured(500)  # in 4 s the side used 2 s of processor time, the machine 3
+
+    assert run.cores == 0.5
+    assert run.other_cores == 0.25
 
 
 def test_a_run_without_answers_has_no_rate_and_no_division_by_zero() -> None:
