@@ -12,6 +12,7 @@ import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import faust
@@ -23,24 +24,28 @@ from mode import Service
 
 from agents.events import add_events
 from agents.faust_settings import FaustSettings, faust_settings
+from agents.faust_worker import ExitCode
 from agents.intake import Core, Intake
 from agents.lanes import add_lane
 from agents.status import EdgeStatus
+from agents.suspects import read_all_counts
 from agents.track import Tracks
 from agents.transport import EdgeConsumer, EdgeTransport
+from agents.watchdog import Watchdog
 from agents.web import Pages
-from cortex_stream.errors import BrokerUnavailable, CortexError, OperatorError
+from cortex_stream.clock import SystemClock
+from cortex_stream.errors import BrokerUnavailable, CortexError, OperatorError, Stalled
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.routing.hosting import feeds
 from cortex_stream.scheduling.admission import Admission
 from cortex_stream.settings.tree import Settings as CortexSettings
+from cortex_stream.web.dead_letters import dead_letter_routes
 from cortex_stream.web.pages import routes
+from cortex_stream.web.replays import replay_routes
 from cortex_stream.web.status import StatusSource
 from topics.names import VALIDATION
 
-EXIT_MISCONFIGURED: Final = 2  # starting again will not help
-EXIT_STUCK: Final = 3  # did not stop by itself in time
-_STOP_MARGIN_S: Final = 4.0  # last commit 2 s, leaving the group, Faust's own pauses 1 s
+STOP_MARGIN_S: Final = 4.0  # last commit 2 s, leaving the group, Faust's own pauses 1 s
 _MIN_BACKOFF_S: Final = 0.5
 _MAX_BACKOFF_S: Final = 10.0
 _FULL_COLLECTION_EVERY: Final = 10_000  # of the middle generation's: about two million requests
@@ -93,14 +98,14 @@ class _Foundation(Service):
         """Start the core and the producer, however long Kafka is away."""
         await self._app.intake.start()
         self._end_process_with(self._app.intake.wait_failed())
-        self._app.core.on_failure = self._drain_and_fail
+        self._app.core.on_failure = self.drain_and_fail
         try:
             await self._until_reachable(self._app.core.start)
             await self._until_reachable(self._app.kafka_producer.start)
         except CortexError as error:
             repair = error.repair if isinstance(error, OperatorError) else None
             log.error("worker.cannot_start", message=str(error), repair=repair)  # noqa: TRY400
-            raise SystemExit(EXIT_MISCONFIGURED) from None
+            raise SystemExit(ExitCode.MISCONFIGURED) from None
         spare_collections()
 
     async def on_stop(self) -> None:
@@ -112,10 +117,12 @@ class _Foundation(Service):
         """Let what the awaitable raises crash this service, which takes the process along."""
         _ = self.add_future(failing)
 
-    def _drain_and_fail(self, error: CortexError) -> None:
+    def drain_and_fail(self, error: CortexError) -> None:
         """Stop as at a signal: crashed services commit nothing, so the next worker fails, too."""
         log.error("worker.failing", code=error.code, message=str(error))
-        cast("Any", self.beacon.root).data.fail(error)  # the root of all services: `EdgeWorker`
+        code = ExitCode.STALLED if isinstance(error, Stalled) else ExitCode.FAILED
+        self._app.code_if_cut_off = code
+        cast("Any", self.beacon.root).data.fail(code)  # the root of all services: `EdgeWorker`
 
     async def _until_reachable(self, start: Callable[[], Awaitable[None]]) -> None:
         backoff_s = _MIN_BACKOFF_S
@@ -149,6 +156,7 @@ class _Boot(BootStrategy):
             app.agents,
             app.topics,
             app.tables,
+            app.watchdog,
         ]
 
     def web_components(self) -> Iterable[ServiceT]:
@@ -191,11 +199,19 @@ class EdgeApp(faust.App):
             self.kafka_producer,
             Tracks(core.admission),
             drain_timeout_s=settings.kafka.drain_timeout_s,
+            read_counts=partial(read_all_counts, settings),
         )
         self.edge = EdgeStatus(
             lambda: cast("EdgeConsumer", self.consumer), self.intake, self.kafka_producer
         )
         self.foundation = _Foundation(self)
+        self.watchdog = Watchdog(
+            self.edge,
+            self.intake,
+            timeout_s=settings.kafka.stall_timeout_s,
+            on_stall=self.foundation.drain_and_fail,
+        )
+        self.code_if_cut_off = ExitCode.CUT_OFF
         self._settings = settings
         self._status_source = status_source
         hosted = settings.worker.stages
@@ -207,8 +223,8 @@ class EdgeApp(faust.App):
     async def stop(self) -> None:
         """Drain and leave the group, within a time that no dead broker can stretch."""
         self.edge.draining = True
-        limit_s = self._settings.kafka.drain_timeout_s + _STOP_MARGIN_S
-        timer = threading.Timer(limit_s, os._exit, (EXIT_STUCK,))
+        limit_s = self._settings.kafka.drain_timeout_s + STOP_MARGIN_S
+        timer = threading.Timer(limit_s, os._exit, (self.code_if_cut_off,))
         timer.daemon = True
         timer.start()
         log.info("worker.draining", limit_s=limit_s)
@@ -228,7 +244,13 @@ class EdgeApp(faust.App):
 
     def _new_web(self) -> Pages:
         source = self._status_source(self.edge)
-        return Pages(self, routes(source, self._settings.web), self._settings.web)
+        settings = self._settings
+        pages = [
+            *routes(source, settings.web),
+            *replay_routes(settings, SystemClock()),
+            *dead_letter_routes(settings),
+        ]
+        return Pages(self, pages, settings.web)
 
     def _create_directories(self) -> None:
         """Create none: there are no tables, and the file system may be read-only."""

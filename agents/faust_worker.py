@@ -1,9 +1,20 @@
 """The process around the Faust app, whichever command started it."""
 
 import signal
+from enum import IntEnum
 from typing import Any
 
 import faust
+
+
+class ExitCode(IntEnum):
+    """How the process ended. What a supervisor does about each: docs/operations/supervision.md."""
+
+    STOPPED = 0
+    FAILED = 1
+    MISCONFIGURED = 2
+    CUT_OFF = 3
+    STALLED = 4
 
 
 class EdgeWorker(faust.Worker):
@@ -14,7 +25,7 @@ class EdgeWorker(faust.Worker):
         super().__init__(app, *services, **(options | mine))
         self.spinner = None
 
-    def fail(self, reason: BaseException) -> None:
-        """Stop as at SIGTERM, drained and committed, but end with an exit code other than 0."""
-        self.crash_reason = reason
+    def fail(self, code: ExitCode) -> None:
+        """Stop as at SIGTERM, drained and committed, but end with `code`."""
+        self.crash_reason = SystemExit(code)
         self._schedule_shutdown(signal.SIGTERM)

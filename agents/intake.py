@@ -8,50 +8,35 @@ Owner: the worker's event loop.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from agents.track import Track, Tracks
+from agents.polled import PolledRecord, slices
+from agents.suspects import Counts, Suspects
+from agents.track import Partition, Track, Tracks
+from cortex_stream.delivery.attempts import Trial
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge
 from cortex_stream.kafka.undecodable import UndecodableRecord
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.hosting import Feed
-from cortex_stream.scheduling.admission import weight_bytes
 from cortex_stream.task_scope import TaskScope
+from cortex_stream.telemetry import metrics
 
-# No turn of the event loop may take more than 50 ms of CPU. One turn starts at most a slice per
-# agent: 6 agents x 8 records x 0.3 ms of parsing = 14 ms; a larger record is a slice of its own.
-_SLICE_RECORDS: Final = 8
-_SLICE_BYTES: Final = 32 << 10
-# And one turn ends at most what the broker confirms at once: 512 x 0.03 ms = 15 ms. At 10 ms a
-# round trip that is 50,000 outcomes a second.
+# No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
+# confirms at once: 512 x 0.03 ms = 15 ms. At 10 ms a round trip that is 50,000 outcomes a second.
 _UNCONFIRMED_OUTCOMES: Final = 512
 _MIN_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.01
-_HEADER_BYTES: Final = 100  # a tuple, a str and a bytes object
+_UNCOUNT_TIMEOUT_S: Final = 0.5  # while draining: the last commit and the end need the rest
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class PolledRecord(Protocol):
-    """One record as the Kafka client gives it."""
-
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
 
 
 class Batch(NamedTuple):
@@ -73,12 +58,22 @@ class Engine(Protocol):
         """Answer one request. Whatever it raises means: this process cannot go on."""
         ...
 
+    def due_in_s(self, source: RecordSource) -> float:
+        """Return how long to keep a retry before `process`; 0 or less: not at all."""
+        ...
+
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
         """Return the effect of one event."""
         ...
 
     def unreadable(self, source: RecordSource, reason: str) -> Outcome:
         """Reject a record of which only the coordinates are known."""
+        ...
+
+    def poisonous(
+        self, value: bytes | None, source: RecordSource, *, deliveries: int, readable: bool
+    ) -> Outcome:
+        """Give up a record that ended its worker each time it ran."""
         ...
 
     def too_large(
@@ -127,15 +122,25 @@ class Intake:
     """Runs the engine on what was polled."""
 
     def __init__(
-        self, core: Core, producer: Producer, tracks: Tracks, *, drain_timeout_s: float
+        self,
+        core: Core,
+        producer: Producer,
+        tracks: Tracks,
+        *,
+        drain_timeout_s: float,
+        read_counts: Callable[[], Awaitable[Counts]],
     ) -> None:
         self.tracks = tracks
+        self.suspects = Suspects({})
         self._core = core
         self._producer = producer
         self._drain_timeout_s = drain_timeout_s
+        self._read_counts = read_counts
         self._scope = TaskScope()
         self._confirming = asyncio.Semaphore(_UNCONFIRMED_OUTCOMES)
         self._waiting_outcomes = 0
+        self._numbers = itertools.count()
+        self._under_way: dict[int, None] = {}  # outcomes that are not durable yet, the oldest first
 
     async def start(self) -> None:
         """Begin on the running loop."""
@@ -150,19 +155,32 @@ class Intake:
         """Whether outcomes wait because no broker took them."""
         return self._waiting_outcomes > 0
 
+    @property
+    def oldest_outcome(self) -> int | None:
+        """The number of the outcome that has waited longest to be durable, if one waits."""
+        return next(iter(self._under_way), None)
+
+    def begin(self, suspects: Mapping[Partition, range]) -> None:
+        """Take note of an assignment before its first record; nothing may be in flight."""
+        self.suspects = Suspects(suspects)
+        if not self.suspects.none:
+            _ = self._scope.start(self.suspects.learn(self._read_counts), name="read counts")
+
     async def take_requests(self, batch: Batch, feed: Feed) -> None:
         """Start one task per record; return when all are started or the assignment ended."""
-        for piece in _slices(batch.records):
+        answer = self._answer_when_due if feed.waits else self._answer
+        for piece in slices(batch.records):
             if not batch.track.open:
                 return
             for record in piece:
-                _ = self._scope.start(self._answer(record, feed, batch), name="answer")
+                _ = self._scope.start(answer(record, feed, batch), name="answer")
             await asyncio.sleep(0)
 
     async def take_events(self, batch: Batch) -> None:
         """Handle the events in order; return when their effects are durable."""
         # In the scope, so that draining waits for it; awaited, so that the next batch comes after.
-        _ = await asyncio.wait([self._scope.start(self._handle(batch), name="events")])
+        handle = self._handle if self.suspects.none else self._handle_with_care
+        _ = await asyncio.wait([self._scope.start(handle(batch), name="events")])
 
     async def drain(self) -> None:
         """Wait until nothing runs, for a bounded time; cancel what runs then."""
@@ -173,24 +191,76 @@ class Intake:
         except TimeoutError:
             log.warning("intake.drain_timed_out", cancelled=len(self._scope))
         await self._scope.close()
+        await self._uncount()
 
-    async def _answer(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
-        source = _source(record, feed, batch)
-        engine = self._core.engine
+    async def _answer_when_due(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
+        """Answer a retry at its time. Where its assignment ends before, whoever is next waits on."""
+        due_in_s = self._core.engine.due_in_s(_source(record, feed, batch))
+        if not await batch.track.ends_within(due_in_s):
+            await self._answer(record, feed, batch)
+
+    async def _uncount(self) -> None:
+        """Take back the counts of suspects that were cut off: they did not end this worker."""
+        records = self.suspects.take_uncounted()
+        if not records:
+            return
         try:
-            if isinstance(record, UndecodableRecord):
-                outcome = engine.unreadable(source, record.unreadable)
+            async with asyncio.timeout(_UNCOUNT_TIMEOUT_S):
+                await self._producer.send(*records)
+        except (BrokerUnavailable, TimeoutError):
+            log.warning("suspects.not_uncounted", records=len(records))
+
+    async def _answer(self, record: PolledRecord, feed: Feed | None, batch: Batch) -> None:
+        source = _source(record, feed, batch)
+        try:
+            if self.suspects.none:  # nearly always
+                await self._deliver(await self._ask(record, source), batch.track)
             else:
-                outcome = await engine.process(record.value, source)
-            await self._deliver(_Answer(record.value, source, outcome), batch.track)
+                await self._answer_with_care(record, source, batch.track)
         except Exception:
             _log_failure(source)
             raise
 
+    async def _ask(self, record: PolledRecord, source: RecordSource) -> _Answer:
+        engine = self._core.engine
+        if isinstance(record, UndecodableRecord):
+            outcome = engine.unreadable(source, record.unreadable)
+        elif source.is_event:
+            outcome = engine.process_event(record.value, source)
+        else:
+            outcome = await engine.process(record.value, source)
+        return _Answer(record.value, source, outcome)
+
+    async def _answer_with_care(
+        self, record: PolledRecord, source: RecordSource, track: Track
+    ) -> None:
+        """Answer while there are suspects: the record may be one, or must leave one alone."""
+        async with self.suspects.place(source) as place:
+            if not track.open:
+                return
+            if place is None:
+                await self._deliver(await self._ask(record, source), track)
+            elif await self._make_durable((place.count,), track):
+                metrics.SUSPECTS.labels(place.trial.name.lower()).inc()
+                if place.runs:
+                    answer = await self._ask(record, source)
+                else:
+                    readable = place.trial is Trial.GIVEN_UP
+                    outcome = self._core.engine.poisonous(
+                        record.value, source, deliveries=place.deliveries, readable=readable
+                    )
+                    answer = _Answer(record.value, source, outcome)
+                await self._deliver(answer, track, then=(place.recount,))
+        self.suspects.ended(track)
+
+    async def _handle_with_care(self, batch: Batch) -> None:
+        for record in batch.records:
+            await self._answer(record, None, batch)
+
     async def _handle(self, batch: Batch) -> None:
         engine = self._core.engine
         answers = []
-        for piece in _slices(batch.records):
+        for piece in slices(batch.records):
             if not batch.track.open:
                 return
             for record in piece:
@@ -214,8 +284,13 @@ class Intake:
             for answer in answers:
                 await self._deliver(answer, batch.track)
 
-    async def _deliver(self, answer: _Answer, track: Track) -> None:
-        """Make the answer durable, or its replacement when it is too large; then finish."""
+    async def _deliver(
+        self, answer: _Answer, track: Track, *, then: tuple[OutgoingRecord, ...] = ()
+    ) -> None:
+        """Make the answer durable, or its replacement when it is too large; then finish.
+
+        `then` is what must be durable in between.
+        """
         try:
             durable = await self._make_durable(answer.outcome.records, track)
         except OutcomeTooLarge as error:
@@ -227,7 +302,7 @@ class Intake:
                 durable = await self._make_durable(outcome.records, track)
             except OutcomeTooLarge as again:
                 raise InvariantError("the replacement is too large, too; this is a bug") from again
-        if durable:
+        if durable and await self._make_durable(then, track):
             self._settle(answer, track)
 
     async def _make_durable(self, records: tuple[OutgoingRecord, ...], track: Track) -> bool:
@@ -236,6 +311,8 @@ class Intake:
             return True
         backoff_s = _MIN_BACKOFF_S
         waits = False
+        number = next(self._numbers)
+        self._under_way[number] = None
         try:
             while True:
                 try:
@@ -253,6 +330,7 @@ class Intake:
                 else:
                     return True
         finally:
+            del self._under_way[number]
             if waits:
                 self._end_waiting()
 
@@ -270,27 +348,6 @@ class Intake:
         self._waiting_outcomes -= 1
         if self._waiting_outcomes == 0:
             log.info("producer.nothing_waits")
-
-
-def memory_bytes(record: PolledRecord) -> int:
-    """Return about what the record itself is in memory: many small headers are more than they say."""
-    size = len(record.key or b"") + len(record.value or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value or b"") + _HEADER_BYTES
-    return size
-
-
-def weigh(record: PolledRecord, *, most_texts: int) -> int:
-    """Return about what answering the record holds in memory, from its bytes alone.
-
-    Texts are the strings between the key `texts` and the last array's end, `most_texts` at most.
-    """
-    value = record.value or b""
-    begin = value.find(b'"texts"')
-    strings = value.count(b'"', max(0, begin), value.rfind(b"]") + 1) // 2
-    texts = strings - 1 if strings > 1 else 1  # one of the strings is the key
-    texts = min(texts, most_texts)
-    return weight_bytes(record_bytes=memory_bytes(record), texts=texts)
 
 
 def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSource:
@@ -311,16 +368,3 @@ def _log_failure(source: RecordSource) -> None:
     log.exception(  # noqa: LOG004 (called where it was caught)
         "engine.failed", topic=source.topic, partition=source.partition, offset=source.offset
     )
-
-
-def _slices(records: Sequence[PolledRecord]) -> Iterator[Sequence[PolledRecord]]:
-    """Cut into what one turn of the event loop can take."""
-    begin = size_bytes = 0
-    for index, record in enumerate(records):
-        record_bytes = memory_bytes(record)
-        full = index - begin == _SLICE_RECORDS or size_bytes + record_bytes > _SLICE_BYTES
-        if full and index > begin:
-            yield records[begin:index]
-            begin, size_bytes = index, 0
-        size_bytes += record_bytes
-    yield records[begin:]

@@ -13,9 +13,7 @@ from cortex_stream.settings.tree import Settings
 def add_lane(app: faust.App, feed: Feed, *, intake: Intake, settings: Settings) -> None:
     """Answer the requests of one topic."""
 
-    @app.agent(
-        app.topic(settings.topic(feed.topic)), name=f"{feed.lane}_{feed.stage or 'requests'}"
-    )
+    @app.agent(app.topic(settings.topic(feed.topic)), name=feed.topic)
     async def requests(batches: StreamT[Any]) -> None:
         """Start the requests of each batch; a record is acknowledged once its outcome is durable.
 

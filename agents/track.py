@@ -10,7 +10,9 @@ Invariants:
 Owner: the worker's event loop.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -41,20 +43,32 @@ class Track:
     """The records of one partition during one assignment.
 
     Attributes:
-        open: whether new work may start; False once the assignment ends.
+        ended: set once the assignment ends.
         unfinished: bytes of each unfinished record by its offset, in the order of the log.
         end: the offset after the last delivered record; None before the first.
     """
 
     at: Partition
-    open: bool = True
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     unfinished: dict[int, int] = field(default_factory=dict)
     end: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether new work may start."""
+        return not self.ended.is_set()
 
     @property
     def position(self) -> int | None:
         """The offset to commit, or None before the first record."""
         return next(iter(self.unfinished), self.end)
+
+    async def ends_within(self, wait_s: float) -> bool:
+        """Wait so long, or until the assignment ends; tell whether it has."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, wait_s)):
+                _ = await self.ended.wait()
+        return not self.open
 
 
 class Tracks:
@@ -105,10 +119,14 @@ class Tracks:
             at: track.position for at, track in self._tracks.items() if track.position is not None
         }
 
+    def ends(self) -> dict[Partition, int]:
+        """Return the offset after the last delivered record, for each partition that has one."""
+        return {at: track.end for at, track in self._tracks.items() if track.end is not None}
+
     def close(self) -> None:
         """Let nothing new start. What runs may still finish, and counts for the last commit."""
         for track in self._tracks.values():
-            track.open = False
+            track.ended.set()
 
     def abandon(self) -> None:
         """Forget the assignment: whatever is unfinished will be delivered to somebody again."""

@@ -14,7 +14,7 @@ on the loop of the consumer's own thread, which keeps the heartbeats going.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 import structlog
@@ -24,15 +24,20 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from agents.intake import Batch, Intake, weigh
+from agents.commits import Commits
+from agents.intake import Batch, Intake
+from agents.polled import weigh
+from agents.rebalances import Rebalances
 from agents.track import Partition
 from cortex_stream.clock import SystemClock
+from cortex_stream.kafka.progress import Standing
 from cortex_stream.kafka.undecodable import Record, keep_fetched_bytes, salvage
 from cortex_stream.scheduling.admission import NO_ROOM, Admission, Room
 from cortex_stream.telemetry import metrics
 from cortex_stream.web.status import PartitionStatus
 
 POLL_MOST_RECORDS: Final = 500  # of one topic per poll: the next topic's turn comes soon
+_CAREFUL_RECORDS: Final = 100  # of one topic in the process while there are suspects
 _STEP_RECORDS: Final = 50  # weighed before more are taken: 50 of 256 texts each are 38 MB
 _POLL_TIMEOUT_S: Final = 1.0
 # aiokafka has one fetch per broker in flight. At Faust's 1500 ms a drained partition waits that
@@ -180,7 +185,9 @@ class EdgeConsumer(driver.Consumer):
         self._tracks.on_room = self._on_room
         self._assignment: object | None = None
         self._starving: set[str] = set()
-        self._committing = asyncio.Lock()
+        self._commits = Commits(self._tracks, self._beside)
+        self.rebalances = Rebalances(SystemClock())
+        self.turns = 0  # of the loop that polls and delivers
 
     def _new_consumer_thread(self) -> EdgeConsumerThread:
         return EdgeConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -191,11 +198,19 @@ class EdgeConsumer(driver.Consumer):
         """Return how much of `topic` to poll. Called on the consumer's thread."""
         # Before looking: credit that comes back from now on must wake us.
         self._starving.add(topic)
+        room = self._room(topic, beside_bytes=beside_bytes)
+        if room is not NO_ROOM:
+            self._starving.discard(topic)
+        return room
+
+    def _room(self, topic: str, *, beside_bytes: int = 0) -> Room:
         room = self._admission.room(topic, beside_bytes=beside_bytes)
-        if room is NO_ROOM:
-            return room
-        self._starving.discard(topic)
-        return Room(min(room.records, POLL_MOST_RECORDS), room.size_bytes)
+        most = POLL_MOST_RECORDS
+        if not self._intake.suspects.none:
+            most = _CAREFUL_RECORDS - self._admission.waiting(topic)
+        if room is NO_ROOM or most <= 0:
+            return NO_ROOM
+        return Room(min(room.records, most), room.size_bytes)
 
     def weigh(self, record: Record) -> int:
         """Return what the record will hold in memory. Called on the consumer's thread."""
@@ -213,18 +228,32 @@ class EdgeConsumer(driver.Consumer):
         """Poll and deliver until Faust stops the fetcher."""
         try:
             while not (self.should_stop or fetcher.should_stop):
+                self.turns += 1
                 if not self.flow_active:
                     await self.wait(self.can_resume_flow.wait())
                     continue
                 polled = await self._thread.call_thread(self._thread.poll, _POLL_TIMEOUT_S)
                 if polled is None:
                     await self.sleep(_REBALANCE_PAUSE_S)
-                elif self.flow_active and polled.assignment is self._assignment:
+                elif self._is_current(polled) and await self._may_begin(polled):
                     self._deliver(polled)
+                    if self.rebalances.pausing:
+                        self.rebalances.polled(len(polled.taken), (self.standings() or {}).values())
                 # else: taken under an assignment that ended; its successor begins at the commit
         except (ConsumerStoppedError, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
+
+    def _is_current(self, polled: Polled) -> bool:
+        return self.flow_active and polled.assignment is self._assignment
+
+    async def _may_begin(self, polled: Polled) -> bool:
+        """See that a commit says how far records may have begun; return False if it is too late."""
+        offsets = {
+            Partition(*at): range(taken.records[0].offset, taken.records[-1].offset + 1)
+            for at, taken in polled.taken.items()
+        }
+        return await self._commits.may_begin(offsets) and self._is_current(polled)
 
     def _deliver(self, polled: Polled) -> None:
         channels = cast("Conductor", self.app.topics)._tp_index  # noqa: SLF001
@@ -245,17 +274,9 @@ class EdgeConsumer(driver.Consumer):
         start_new_transaction: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> bool:
         """Commit every partition up to its first unfinished record."""
-        async with self._committing:
-            offsets = {
-                TP(*at): offset
-                for at, offset in self._tracks.positions().items()
-                if offset != self._committed_offset[TP(*at)]
-            }
-            committed = bool(offsets) and await self._commit(offsets)
-            if committed:
-                self._committed_offset.update(offsets)
-            self._show_lag()
-            return committed
+        committed = await self._commits.go_on()
+        self._show_lag()
+        return committed
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: Faust's detector takes an idle partition for a hanging one."""
@@ -264,6 +285,8 @@ class EdgeConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit for the last time before the partitions go."""
+        if revoked:
+            self.rebalances.stopped()
         self.stop_flow()
         self.app.flow_control.suspend()
         self._tracks.close()
@@ -273,9 +296,16 @@ class EdgeConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin with nothing in flight."""
         self._forget()
+        self._intake.begin(await self._commits.take_over(assigned))
+        self._commits.begin(self._intake.suspects)
         self._assignment = self._aiokafka_assignment()
         await super().on_partitions_assigned(assigned, generation_id)
+        self.rebalances.assigned()
         log.info("partitions.assigned", count=len(assigned))
+
+    async def _beside(self, work: Callable[[Any, Any], Awaitable[Any]], on: Any) -> Any:
+        """Call what must run beside the aiokafka consumer, where that runs."""
+        return await self._thread.call_thread(work, self._thread._ensure_consumer(), on)  # noqa: SLF001
 
     async def wait_empty(self) -> None:
         """Let what runs finish, for a bounded time, and commit it. What waits runs elsewhere."""
@@ -283,7 +313,8 @@ class EdgeConsumer(driver.Consumer):
         await self._intake.drain()
         try:
             async with asyncio.timeout(_LAST_COMMIT_TIMEOUT_S):
-                await self.commit()
+                # A process that crashes has not left its partitions in order, whatever it says.
+                _ = await (self._commits.go_on() if self.crashed else self._commits.leave())
         except TimeoutError:
             log.warning("commit.last_timed_out", effect="work of the last second runs again")
 
@@ -301,22 +332,27 @@ class EdgeConsumer(driver.Consumer):
             return ()
         return tuple(self._status(assignment, at) for at in sorted(assignment.tps))
 
-    def silent_s(self) -> float:
-        """Return how long the broker has owed us an answer about some partition.
-
-        Partitions whose records wait for room are not fetched, so they do not count.
-        """
-        assignment = self._aiokafka_assignment()
-        if assignment is None:
-            return 0.0
-        waiting = self._thread._ensure_consumer()._fetcher._records  # noqa: SLF001
-        last_ms = [
-            state.timestamp
-            for at in assignment.tps
-            if at not in waiting and (state := assignment.state_value(at)).timestamp is not None
-        ]
-        # aiokafka stamps answers with the wall clock.
-        return max(0, SystemClock().unix_ms() - min(last_ms)) / 1000 if last_ms else 0.0
+    def standings(self) -> dict[tuple[str, int], Standing] | None:
+        """Return who may owe what for each assigned partition; None while they are handed out."""
+        assignment: Any = self._aiokafka_assignment()
+        current = assignment is not None and assignment is self._assignment
+        if not current or not self.flow_active:
+            return None
+        fetched = self._thread._ensure_consumer()._fetcher._records  # noqa: SLF001
+        finished = self._tracks.positions()
+        standings = {}
+        for at in sorted(assignment.tps):
+            state = assignment.state_value(at)
+            standings[at.topic, at.partition] = Standing(
+                position=state.position if state.has_valid_position else None,
+                highwater=state.highwater,
+                answered=state.timestamp,
+                fetched=at in fetched,
+                room=self._room(at.topic) is not NO_ROOM,
+                finished=finished.get(Partition(*at)),
+                committed=self._commits.offset(Partition(*at)),
+            )
+        return standings
 
     def _aiokafka_assignment(self) -> Any:
         consumer = self._thread._consumer  # noqa: SLF001
@@ -326,7 +362,7 @@ class EdgeConsumer(driver.Consumer):
     def _status(self, assignment: Any, at: TopicPartition) -> PartitionStatus:
         state = assignment.state_value(at)
         position = state.position if state.has_valid_position else None
-        committed = self._committed_offset[TP(at.topic, at.partition)]
+        committed = self._commits.offset(Partition(*at))
         begins = position if committed is None else committed
         return PartitionStatus(
             topic=at.topic,

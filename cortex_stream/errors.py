@@ -124,6 +124,12 @@ class UnknownModel(Refused):
     code = "unknown_model"
 
 
+class Conflict(Refused):
+    """The id was used for another payload a short while ago; a request of its own needs a new id."""
+
+    code = "conflict"
+
+
 # ---- the world is at fault -----------------------------------------------------------------------
 
 
@@ -175,6 +181,13 @@ class OutcomeTooLarge(CortexError):
     disposition = Disposition.DEAD_LETTER
 
 
+class RetryBudgetSpent(CortexError):
+    """The failure may heal, but so many requests fail that no more of them are tried again."""
+
+    code = "retry_budget_spent"
+    disposition = Disposition.DEAD_LETTER
+
+
 class InvalidHandover(CortexError):
     """A handed-over record does not say, or not consistently, what the earlier stages found."""
 
@@ -193,6 +206,13 @@ class StuckRun(CortexError):
     """The model run did not come back within its time limit."""
 
     code = "stuck_run"
+    disposition = Disposition.DEAD_LETTER
+
+
+class PoisonousRecord(CortexError):
+    """Its worker ended each time this record ran, twice with nothing else running."""
+
+    code = "poisonous_record"
     disposition = Disposition.DEAD_LETTER
 
 
@@ -242,6 +262,12 @@ class ProducerFatal(OperatorError):
     """Two producers in a row lost their place in the broker's sequence; the process must restart."""
 
     code = "producer_fatal"
+
+
+class Stalled(OperatorError):
+    """Nothing got on for too long, here or in Kafka; the process must restart."""
+
+    code = "stalled"
 
 
 class ArtifactFailed(OperatorError):

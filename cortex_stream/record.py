@@ -14,7 +14,7 @@ class RecordSource:
 
     Attributes:
         topic: the topic's name on the cluster, prefix included.
-        lane: the lane its topic feeds; None for events.
+        lane: the lane its topic feeds; None for events, and for retries, which each say their own.
         stage: the stage to which it was handed over; None for a record of a client.
         timestamp_ms: the record's timestamp; negative when it has none.
         received_s: when it was polled, on the monotonic clock.
@@ -29,6 +29,11 @@ class RecordSource:
     key: bytes | None = None
     headers: Headers = ()
     stage: str | None = None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it tells that something happened, instead of asking for work."""
+        return self.lane is None and self.stage is None
 
 
 @dataclass(frozen=True, slots=True)

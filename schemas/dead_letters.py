@@ -18,6 +18,8 @@ ORIGINAL_TIMESTAMP: Final = "cortex_dlt-original-timestamp"
 TRUNCATED: Final = "cortex_dlt-truncated"
 """Present, as `value`, when the original value was too large to be copied; the pointer headers
 (topic, partition, offset) still lead to it while the source topic retains it."""
+REDRIVE_COUNT: Final = "cortex_dlt-redrive-count"
+"""How often the dead letter had been redriven when the request failed again; absent before."""
 
 HEADERS: Final = (
     CODE,

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from schemas.audit import AuditRecord
 from schemas.events import DocumentChanged, DocumentDeleted, ModelPublished, StreamEvent
 from schemas.invalidations import Invalidation
 from schemas.outcomes import Outcome
@@ -22,10 +23,11 @@ EXPORTED: Final[dict[str, type[BaseModel]]] = {
     "stream-event.v1": StreamEvent,
     "invalidation.v1": Invalidation,
     "lake-vector.v1": LakeVector,
+    "audit.v1": AuditRecord,
 }
 """Every exported message by the name of its file in `schemas/json/`, without `.json`."""
 
-_WRITTEN_BY_US_ALONE: Final = (Outcome, LakeVector)
+_WRITTEN_BY_US_ALONE: Final = (Outcome, LakeVector, AuditRecord)
 
 
 class _Generator(GenerateJsonSchema):

@@ -1,4 +1,7 @@
-"""Hand-overs: work items on their way between workers that host different stages.
+"""Hand-overs: work items on their way from one worker to the next, or to their next attempt.
+
+Written where stages are split, where a tenant's request is set back, where a request waits for a
+retry, and where a replay or a redrive puts one back.
 
 The record's key and value are those of the source record, byte for byte, and so are its headers,
 after which `HANDOVER` comes and, once there are vectors, `VECTORS`. A reader takes those two from
@@ -11,11 +14,40 @@ from pydantic import Field, FiniteFloat
 
 from schemas.contract import Count, Message
 from schemas.outcomes import ModelIdentity
+from schemas.priority import Lane
+from schemas.requests import ModelReference
 
 HANDOVER: Final = "cortex_handover"
 """The JSON of a `Handover`."""
 VECTORS: Final = "cortex_handover-vectors"
 """Little-endian float32, `dims` for each text, then `dims` for each label."""
+
+
+class Reinjection(Message):
+    """What a replay or a redrive says about a request that it puts back."""
+
+    replay_id: str = Field(
+        min_length=1, max_length=64, description="Gives the outcome an id of its own."
+    )
+    publish_to: Literal["results", "replays"] = Field(
+        description="Where the outcome goes: to everybody, or to those who asked for the replay."
+    )
+    redrives: Count = Field(0, description="How often its dead letter was redriven, this one too.")
+    model: ModelReference | None = Field(
+        None, description="Answers in place of the one that the request names; a replay's choice."
+    )
+
+
+class Waiting(Message):
+    """Why a request waits for its next attempt, and until when. Kept once it has waited."""
+
+    retry: int = Field(
+        ge=1, description="How often it has waited by then: the number of its topic."
+    )
+    lane: Lane = Field(description="Where it goes on: the retry topics hold those of every lane.")
+    due_unix_ms: int = Field(description="Not before, on the clock of the worker that wrote it.")
+    first_failed_unix_ms: int = Field(description="When its first attempt failed.")
+    code: str = Field(description="Error code of the last attempt.")
 
 
 class HandedProgress(Message):
@@ -44,3 +76,7 @@ class Handover(Message):
         description="Of the deadline, at the hand-over: clocks of two processes do not compare."
     )
     progress: HandedProgress | None
+    waiting: Waiting | None = Field(None, description="On the retry topics, and from then on.")
+    reinjection: Reinjection | None = Field(
+        None, description="Once a replay or a redrive has put the request back."
+    )

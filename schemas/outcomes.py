@@ -89,7 +89,10 @@ class OutcomeData(Message):
 
 
 class Outcome(Message):
-    """The CloudEvent on `cortex.results`; the record's key is the request id."""
+    """The CloudEvent on `cortex.results`.
+
+    The record's key is the request id, or the outcome id where no request id could be read.
+    """
 
     specversion: Literal["1.0"]
     id: str = Field(pattern=r"^[0-9a-f]{32}$", description="The outcome id.")

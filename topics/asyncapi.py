@@ -100,7 +100,11 @@ def _dead_letter() -> dict[str, Any]:
             "type": "object",
             "properties": {
                 header: {"type": "string"}
-                for header in (*dead_letters.HEADERS, dead_letters.TRUNCATED)
+                for header in (
+                    *dead_letters.HEADERS,
+                    dead_letters.TRUNCATED,
+                    dead_letters.REDRIVE_COUNT,
+                )
             },
         },
         "bindings": _key_binding("as the source record"),

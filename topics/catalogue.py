@@ -128,7 +128,7 @@ def _lane(lane: Lane) -> TopicSpec:
             if replay
             else f"requests of priority {lane.value}; ACLs on it decide who may use the priority"
         ),
-        written_by="the replay command of a later release" if replay else "any Kafka client",
+        written_by="the replay command" if replay else "any Kafka client",
         messages=_REQUEST_MESSAGES,
         retention_ms=7 * _DAY_MS,
         kept_because=_A_WEEK,
@@ -140,7 +140,7 @@ def _outcomes(name: str, *, holds: str) -> TopicSpec:
     return TopicSpec(
         name=name,
         direction=Direction.OUT,
-        key="request id",
+        key="request id; outcome id where none could be read",
         holds=holds,
         written_by="Cortex Stream",
         messages=("outcome.v1",),
@@ -163,7 +163,6 @@ def _retry(retry: int) -> TopicSpec:
         retention_ms=7 * _DAY_MS,
         kept_because="a waiting request is a request: as long as the lanes",
         max_message_bytes=LARGE_BYTES,
-        planned=True,
     )
 
 
@@ -188,7 +187,10 @@ def _set_back(lane: Lane) -> TopicSpec:
         name=names.stage_topic(names.VALIDATION, lane),
         direction=Direction.INTERNAL,
         key="as the source record",
-        holds=f"requests of lane {lane.value} whose tenant holds too much of it, to be read later",
+        holds=(
+            f"requests of lane {lane.value} to be read again: their tenant holds too much of it, or a"
+            " dead letter was redriven"
+        ),
         written_by="Cortex Stream",
         messages=(),
         retention_ms=7 * _DAY_MS,
@@ -289,24 +291,25 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         key="principal",
         holds="decisions: who did what to models, data and configuration",
         written_by="Cortex Stream",
-        messages=(),
+        messages=("audit.v1",),
         retention_ms=90 * _DAY_MS,
         kept_because="the platform demands 90 days",
         partition_count=QUIET,
-        planned=True,
     ),
     TopicSpec(
         name=names.ATTEMPTS,
         direction=Direction.INTERNAL,
         key="`<topic>/<partition>/<offset>` of the source record",
-        holds="attempts counted before a re-delivered record runs again",
+        holds="deliveries of records that may have ended a worker, counted before they run again",
         written_by="Cortex Stream",
         messages=(),
-        retention_ms=None,
-        kept_because="the count must outlive the worker; the end of a record removes its key",
-        cleanup_policy="compact",
+        retention_ms=7 * _DAY_MS,
+        kept_because=(
+            "the end of a record removes its count (compact); what a crash left behind goes with the"
+            " record itself (delete)"
+        ),
+        cleanup_policy="compact,delete",
         key_bound=True,
-        planned=True,
     ),
     *(_retry(retry) for retry in range(1, names.RETRIES + 1)),
     *(_set_back(Lane(priority)) for priority in Priority),

@@ -25,8 +25,8 @@ RETRIES: Final = 3
 """How many retries a request gets, each with a topic, hence a delay, of its own."""
 
 VALIDATION: Final = "validation"
-"""The way into every route. Its hand-over topics hold what was set back: requests of tenants that
-hold too much of a lane."""
+"""The way into every route. Its hand-over topics hold what was set back, requests of tenants that
+hold too much of a lane, and what was redriven."""
 HANDOVER_STAGES: Final = ("embedding", "inference")
 """The stages that another worker may host."""
 PLANNED_HANDOVER_STAGES: Final = ("retrieval",)

@@ -4,7 +4,8 @@ from importlib import metadata
 from platform import python_version
 from typing import Final, Protocol
 
-from cortex_stream.bootstrap.worker import Worker, lane_topics
+from cortex_stream.bootstrap.bounds import lane_topics
+from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.engine.models import ServedModel
 from cortex_stream.telemetry import metrics
 from cortex_stream.version import VERSION
@@ -14,6 +15,8 @@ from cortex_stream.web.status import (
     ModelStatus,
     PartitionStatus,
     Readiness,
+    RebalanceStatus,
+    RetryStatus,
     ServiceState,
     ServiceStatus,
     StatusSnapshot,
@@ -40,6 +43,16 @@ class Edge(Protocol):
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
         """Return the assigned partitions; empty before the first assignment."""
+        ...
+
+    @property
+    def stalls(self) -> tuple[str, ...]:
+        """What does not get on although it should, a line for each reason."""
+        ...
+
+    @property
+    def rebalances(self) -> RebalanceStatus:
+        """How often partitions were handed out anew since the start."""
         ...
 
 
@@ -69,6 +82,7 @@ class WorkerStatus:
             reasons.append("no partitions are assigned yet")
         if not self._edge.producer_able:
             reasons.append("the producer cannot reach Kafka")
+        reasons.extend(self._edge.stalls)
         if self._worker.memory.pressure.stopped:
             reasons.append("memory is short: nothing is taken in until some is free")
         return Readiness(not reasons, tuple(reasons))
@@ -84,6 +98,9 @@ class WorkerStatus:
             errors=worker.errors.newest(),
             outcomes={kind: _count(kind) for kind in OutcomeKind},
             memory=self._memory(),
+            dedupe=worker.dedupe.status(),
+            retries=RetryStatus(worker.retries_waiting(), worker.retry_budget_left()),
+            rebalances=self._edge.rebalances,
             versions=_versions(),
         )
 
@@ -91,7 +108,7 @@ class WorkerStatus:
         worker = self._worker
         if self._edge.draining:
             state = ServiceState.DRAINING
-        elif worker.failure is not None or worker.memory.pressure.stopped or self._unserved():
+        elif self._fails():
             state = ServiceState.FAILING
         elif self.readiness().ready:
             state = ServiceState.READY
@@ -108,6 +125,11 @@ class WorkerStatus:
             group=worker.settings.group,
             requests_topic=worker.settings.topic(request_topic(Lane.MEDIUM)),
         )
+
+    def _fails(self) -> bool:
+        worker = self._worker
+        broken = worker.failure is not None or worker.memory.pressure.stopped
+        return broken or bool(self._unserved()) or bool(self._edge.stalls)
 
     def _unserved(self) -> list[str]:
         """Return why models cannot run, one reason for each that cannot."""

@@ -7,11 +7,17 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from math import ceil
 from typing import Final
 
 import structlog
 
+from cortex_stream.bootstrap.bounds import (
+    admission_bounds,
+    crowded_requests,
+    lane_topics,
+    retry_topics,
+)
+from cortex_stream.bootstrap.dedupe import Dedupe
 from cortex_stream.bootstrap.pipelines import load_pipelines
 from cortex_stream.clock import Clock, SystemClock
 from cortex_stream.delivery.outcome import Outcome
@@ -25,14 +31,12 @@ from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import RecordSource
 from cortex_stream.registry.store import ModelStore, ModelVersion, version_order
-from cortex_stream.routing.hosting import feeds
 from cortex_stream.routing.pipeline import check_models
 from cortex_stream.routing.route import StageName, Task
-from cortex_stream.scheduling.admission import Admission, Bound
+from cortex_stream.scheduling.admission import Admission
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.scheduling.memory_watch import MemoryWatch
-from cortex_stream.settings.sections import LanesSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
@@ -42,7 +46,6 @@ from cortex_stream.telemetry.process_memory import ProcessMemory, give_back_free
 from cortex_stream.telemetry.rates import RateMeter
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
-from topics.names import EVENTS, VALIDATION
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -75,12 +78,17 @@ class Worker:
         self.started_unix_ms = clock.unix_ms()
         total_bytes = settings.lanes.total_bytes
         self.admission = Admission(admission_bounds(settings), total_bytes=total_bytes)
+        self.dedupe = Dedupe(settings, clock=clock)
         self.errors = ErrorsLog(clock=clock)
         self.lane_rates = RateMeter(clock=clock)
         self.failure: CortexError | None = None
         self.on_failure: Callable[[CortexError], None] = _log_failure
         """Told, on the event loop, when only a restart can help."""
         topics = {lane: lane_topics(settings, lane) for lane in Lane}
+        for retry, topic in retry_topics(settings).items():
+            waiting = metrics.RETRIES_WAITING.labels(retry)
+            waiting.set_function(partial(self.admission.waiting, topic))
+        metrics.RETRY_BUDGET_LEFT.set_function(self.retry_budget_left)
         for lane, fed_by in topics.items():
             metrics.LANE_DEPTH.labels(lane.value).set_function(partial(self.lane_depth, lane))
             waits = metrics.LANE_WORST_WAIT_SECONDS.labels(lane.value)
@@ -126,6 +134,16 @@ class Worker:
         """Return how many work items of `lane` may be in the process at once."""
         return _sum(self.admission.capacity, lane_topics(self.settings, lane))
 
+    def retry_budget_left(self) -> float:
+        """Return how many retries could be made now."""
+        if self._engine is None:
+            return 0.0
+        return self._engine.retry_budget.left(now_s=self.clock.monotonic_s())
+
+    def retries_waiting(self) -> int:
+        """Return how many requests of the retry topics are in the process."""
+        return _sum(self.admission.waiting, retry_topics(self.settings).values())
+
     async def start(self) -> None:
         """Check the topics, load and warm the models, start their runners.
 
@@ -169,9 +187,12 @@ class Worker:
             instance=self.instance,
             most_request_bytes=min(self.settings.lanes.lane_bytes, self.settings.lanes.total_bytes),
             crowding=Crowding(crowded_requests(self.settings), clock=self.clock),
+            retries=self.settings.retries,
+            dedupe=self.dedupe.window,
         )
         scope = await self._scope.enter_async_context(TaskScope())
         _ = scope.start(self.memory.run(), name="watch memory")
+        _ = scope.start(self.dedupe.run(), name="dedupe window")
 
     async def stop(self) -> None:
         """Stop the runners and release the models. Idempotent."""
@@ -181,13 +202,15 @@ class Worker:
     def settled(self, outcome: Outcome, source: RecordSource) -> None:
         """Count an outcome that is durable now, and remember what went wrong."""
         code = "" if outcome.error is None else outcome.error.code
-        if outcome.handed_to is not None:
+        if outcome.waiting is not None:
+            metrics.RETRIES.labels(str(outcome.waiting.retry), code).inc()
+        elif outcome.handed_to is not None:
             metrics.HANDOVERS.labels(outcome.handed_to).inc()
         elif outcome.kind is None:
             metrics.EVENTS_HANDLED.labels(outcome.type).inc()
         else:
             metrics.OUTCOMES.labels(outcome.kind.value, outcome.type, code).inc()
-        lane = "events" if source.lane is None else source.lane.value
+        lane = _lane_label(source)
         metrics.REQUEST_SECONDS.labels(lane).observe(self.clock.monotonic_s() - source.received_s)
         self.lane_rates.record(lane)
         if outcome.error is not None:
@@ -212,41 +235,6 @@ def build_worker(
     """Return a worker of this process, not yet started; `load` is as in `Worker`."""
     instance = f"{socket.gethostname()}-{os.getpid()}"
     return Worker(settings, clock=SystemClock(), instance=instance, load=load)
-
-
-def admission_bounds(settings: Settings) -> dict[str, Bound]:
-    """Return the bound of each consumed topic, by its name on the cluster.
-
-    What was set back has a quarter of its lane's bound: enough to be served without a pause.
-    """
-    lanes = settings.lanes
-    records = _lane_records(lanes)
-    bounds = {
-        settings.topic(feed.topic): Bound(
-            ceil(records[feed.lane] / (4 if feed.stage == VALIDATION else 1)), lanes.lane_bytes
-        )
-        for feed in feeds(settings.worker.stages)
-    }
-    if VALIDATION in settings.worker.stages:
-        bounds[settings.topic(EVENTS)] = Bound(lanes.high, lanes.lane_bytes)
-    return bounds
-
-
-def crowded_requests(settings: Settings) -> dict[Lane, int]:
-    """Return from how many requests on a lane is crowded: half of its bound. Replays never are."""
-    records = _lane_records(settings.lanes)
-    return {lane: ceil(most / 2) for lane, most in records.items() if lane is not Lane.REPLAY}
-
-
-def _lane_records(lanes: LanesSettings) -> dict[Lane, int]:
-    return {lane: getattr(lanes, lane.value) for lane in Lane}
-
-
-def lane_topics(settings: Settings, lane: Lane) -> tuple[str, ...]:
-    """Return the consumed topics that feed `lane`, by their names on the cluster."""
-    return tuple(
-        settings.topic(feed.topic) for feed in feeds(settings.worker.stages) if feed.lane is lane
-    )
 
 
 def batch_rule(settings: Settings, model: LoadedModel) -> BatchRule:
@@ -328,14 +316,22 @@ def _sum(of: Callable[[str], int], topics: Iterable[str]) -> int:
     return sum(map(of, topics))
 
 
+def _lane_label(source: RecordSource) -> str:
+    if source.lane is not None:
+        return source.lane.value
+    return "events" if source.is_event else "retries"
+
+
 def _log_end(outcome: Outcome, source: RecordSource, code: str) -> None:
     """Log one line for a request without an answer, at the level of what it asks of an operator."""
     level, event = {
         OutcomeKind.EXPIRED: (logging.DEBUG, "request.expired"),
         OutcomeKind.REJECTED: (logging.INFO, "request.rejected"),
     }.get(outcome.kind or OutcomeKind.DEAD_LETTER, (logging.WARNING, "request.dead_letter"))
+    if outcome.waiting is not None:
+        level, event = logging.DEBUG, "request.waits_for_retry"
     if not logging.getLogger(__name__).isEnabledFor(level):
-        return  # thousands a second may expire
+        return  # thousands a second may expire, or fail for now
     with request_context(request_id=outcome.request_id, traceparent=outcome.traceparent):
         log.log(
             level,

@@ -40,6 +40,10 @@ COMMANDS: Final = {
     "results": Entry("results", "results", _ASK, "Show outcomes as they are, or as they come."),
     "topics": Entry("topics", "topics_app", _OPERATE, "Compare topics with the catalogue; create."),
     "models": Entry("models", "models_app", _OPERATE, "Pull, check and list models."),
+    "dead-letters": Entry(
+        "dead_letters", "dead_letters_app", _OPERATE, "Look at dead letters; put them back."
+    ),
+    "replay": Entry("replay", "replay_app", _OPERATE, "Have old requests answered again; compare."),
     "bench": Entry("bench", "bench", _OPERATE, "Measure speed, fairness and endurance."),
     "docs": Entry("docs", "docs_app", _OPERATE, "Write the generated reference and schemas."),
 }

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from cortex_stream.environment import subprocess_environment
 from cortex_stream.settings.stages import WorkerSettings
-from cortex_stream.settings.tree import load_settings
 
 
 def worker(
@@ -31,7 +30,7 @@ def worker(
     variables = {}
     if stages is not None:
         variables["CORTEX_WORKER__STAGES"] = orjson.dumps(_hosted(stages)).decode()
-    load_settings()
+    # The worker checks the settings itself, and its exit code tells a supervisor that they are wrong.
     # In place of this process: signals of a supervisor reach the worker, and the command line
     # never imports upward (agents -> cortex_stream).
     os.execve(  # noqa: S606 (no shell wanted)

@@ -27,6 +27,7 @@ class Failure:
         stage: where it happened: `validation` or a stage of the route.
         model: `name@version`, once one was chosen.
         first_unix_ms, last_unix_ms: when the first and the last attempt failed.
+        redrives: how often a dead letter of the request was redriven before.
     """
 
     error: CortexError
@@ -36,6 +37,7 @@ class Failure:
     model: str | None
     first_unix_ms: int
     last_unix_ms: int
+    redrives: int = 0
 
 
 def dead_letter(
@@ -68,6 +70,8 @@ def dead_letter(
         (names.ORIGINAL_OFFSET, str(source.offset).encode()),
         (names.ORIGINAL_TIMESTAMP, str(source.timestamp_ms).encode()),
     ]
+    if failure.redrives:
+        ours.append((names.REDRIVE_COUNT, str(failure.redrives).encode()))
     original = [(name, data) for name, data in source.headers if name not in _OURS]
     key, copied = source.key, value
     header_bytes = sum(
@@ -91,4 +95,4 @@ def truncate_utf8(text: str, max_bytes: int) -> bytes:
     return encoded[:max_bytes].decode("utf-8", errors="ignore").encode()
 
 
-_OURS: Final = frozenset((*names.HEADERS, names.TRUNCATED))
+_OURS: Final = frozenset((*names.HEADERS, names.TRUNCATED, names.REDRIVE_COUNT))

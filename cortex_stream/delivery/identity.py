@@ -16,9 +16,12 @@ def outcome_id(
     return _digest(source.encode(), request_id.encode(), payload_digest, (replay_id or "").encode())
 
 
-def unreadable_outcome_id(*, topic: str, partition: int, offset: int) -> str:
+def unreadable_outcome_id(
+    *, topic: str, partition: int, offset: int, replay_id: str | None = None
+) -> str:
     """Return the id of the outcome of a record in which no request id could be read."""
-    return _digest(topic.encode(), str(partition).encode(), str(offset).encode())
+    place = (topic.encode(), str(partition).encode(), str(offset).encode())
+    return _digest(*place) if replay_id is None else _digest(*place, replay_id.encode())
 
 
 def _digest(*parts: bytes) -> str:

@@ -10,6 +10,7 @@ import orjson
 
 from cortex_stream.errors import CortexError, Disposition
 from cortex_stream.record import OutgoingRecord
+from schemas.handovers import Reinjection, Waiting
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from topics.names import LAKE_VECTORS, REPLAYS, RESULTS
 
@@ -26,7 +27,9 @@ class Outcome:
         records: everything that must be durable before the source record may be acknowledged,
             in the order in which it is produced.
         error: what went wrong, for logs and the status page.
+        reinjection: set once a replay or a redrive has put the request back.
         handed_to: the stage whose workers go on with the request; None once it has ended.
+        waiting: set where it waits for a retry until then.
     """
 
     outcome_id: str | None
@@ -35,9 +38,10 @@ class Outcome:
     type: str
     records: tuple[OutgoingRecord, ...]
     error: CortexError | None = None
-    replay_id: str | None = None
+    reinjection: Reinjection | None = None
     traceparent: str | None = None
     handed_to: str | None = None
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class OutcomeFields:
     request_id: str | None
     request_type: str | None
     traceparent: str | None
-    replay_id: str | None
+    reinjection: Reinjection | None
     output: Mapping[str, Any] | None
     error: CortexError | None
     model: ModelIdentity | None
@@ -57,11 +61,12 @@ class OutcomeFields:
 
 
 def outcome_record(kind: OutcomeKind, fields: OutcomeFields, *, now_unix_ms: int) -> OutgoingRecord:
-    """Return the CloudEvent for `cortex.results`, or for `cortex.replays` when it is a replay's.
+    """Return the CloudEvent for `cortex.results`, or for `cortex.replays` where a replay says so.
 
     Encoded from plain dictionaries, since this runs for every request; a test holds it against
     `schemas.outcomes.Outcome`.
     """
+    again = fields.reinjection
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": fields.outcome_id,
@@ -83,13 +88,18 @@ def outcome_record(kind: OutcomeKind, fields: OutcomeFields, *, now_unix_ms: int
         "timings_ms": fields.timings_ms,
         "attempt": fields.attempt,
         "cache": None,
-        "replay_id": fields.replay_id,
+        "replay_id": None if again is None else again.replay_id,
     }
     return OutgoingRecord(
-        topic=RESULTS if fields.replay_id is None else REPLAYS,
-        key=None if fields.request_id is None else fields.request_id.encode(),
+        topic=RESULTS if is_live(again) else REPLAYS,
+        key=(fields.request_id or fields.outcome_id).encode(),  # repetitions share a partition
         value=_exact(orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)),
     )
+
+
+def is_live(reinjection: Reinjection | None) -> bool:
+    """Tell whether everybody may read the outcome, or only those who asked for a replay."""
+    return reinjection is None or reinjection.publish_to == "results"
 
 
 def lake_vector_record(

@@ -10,15 +10,18 @@ from cortex_stream.delivery.identity import outcome_id, unreadable_outcome_id
 from cortex_stream.delivery.outcome import (
     Outcome,
     OutcomeFields,
+    is_live,
     lake_vector_record,
     outcome_record,
 )
+from cortex_stream.delivery.retry import FIRST_TRY, Tries
 from cortex_stream.engine.embedding import vector_bytes
 from cortex_stream.engine.stage import Progress
 from cortex_stream.errors import CortexError, InvariantError, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
-from cortex_stream.routing.request import Request, WorkItem
+from cortex_stream.routing.request import WorkItem
 from cortex_stream.settings.sections import LimitsSettings
+from schemas.handovers import Reinjection
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.requests import DATA_BY_TYPE, UNKNOWN_SOURCE, EmbedData
 
@@ -35,19 +38,19 @@ class Asker:
     source: str
     type: str | None
     payload_digest: bytes
-    replay_id: str | None
+    reinjection: Reinjection | None = None
     traceparent: str | None = None
 
     @classmethod
-    def of(cls, request: Request) -> "Asker":
+    def of(cls, item: WorkItem) -> "Asker":
         """Return who asked a valid request."""
-        attributes = request.attributes
+        attributes = item.request.attributes
         return cls(
             request_id=attributes.id,
             source=attributes.source,
             type=attributes.type,
-            payload_digest=request.payload_digest,
-            replay_id=request.replay_id,
+            payload_digest=item.request.payload_digest,
+            reinjection=item.reinjection,
             traceparent=attributes.traceparent,
         )
 
@@ -68,7 +71,7 @@ class Endings:
         """
         if progress.output is None or progress.model is None:
             raise InvariantError(f"route {item.route.stages} ended without output; this is a bug")
-        asker = Asker.of(item.request)
+        asker = Asker.of(item)
         total_s = self._clock.monotonic_s() - item.source.received_s
         timings_ms = {**progress.timings_ms, "total": round(total_s * 1000, 3)}
         fields = _fields(
@@ -88,7 +91,7 @@ class Endings:
             isinstance(item.request.data, EmbedData)
             and attributes.subject is not None
             and progress.vectors is not None
-            and asker.replay_id is None
+            and is_live(asker.reinjection)
         ):
             vectors = lake_vector_record(
                 subject=attributes.subject,
@@ -107,7 +110,7 @@ class Endings:
             OutcomeKind.RESULT,
             _label(asker),
             tuple(records),
-            replay_id=asker.replay_id,
+            reinjection=asker.reinjection,
             traceparent=asker.traceparent,
         )
 
@@ -120,17 +123,28 @@ class Endings:
         source: RecordSource,
         *,
         stage: str,
-        attempt: int = 1,
+        tries: Tries = FIRST_TRY,
         model: ModelIdentity | None = None,
         timings_ms: Mapping[str, float] | None = None,
     ) -> Outcome:
         """Return the outcome of a request that ended without an answer.
 
         Rejected and failed requests leave a dead letter as evidence; expired ones do not, since
-        nothing is wrong with them.
+        nothing is wrong with them, nor do replays, whose originals are where they were.
         """
-        fields = _fields(asker, source, model=model, timings_ms=timings_ms or {}, attempt=attempt)
-        return self._failed(kind, error, fields, value, source, stage=stage, label=_label(asker))
+        fields = _fields(
+            asker, source, model=model, timings_ms=timings_ms or {}, attempt=tries.attempt
+        )
+        return self._failed(
+            kind,
+            error,
+            fields,
+            value,
+            source,
+            stage=stage,
+            label=_label(asker),
+            first_failed_unix_ms=tries.first_failed_unix_ms,
+        )
 
     def replacement(
         self, outcome: Outcome, error: OutcomeTooLarge, value: bytes | None, source: RecordSource
@@ -141,7 +155,7 @@ class Endings:
             request_id=outcome.request_id,
             request_type=outcome.type,
             traceparent=outcome.traceparent,
-            replay_id=outcome.replay_id,
+            reinjection=outcome.reinjection,
             output=None,
             error=None,
             model=None,
@@ -169,11 +183,10 @@ class Endings:
         *,
         stage: str,
         label: str,
+        first_failed_unix_ms: int | None = None,
         copy: bool = True,
     ) -> Outcome:
-        # The stack holds the outcome, which holds the error: a ring that would keep the record until
-        # a full garbage collection. Whoever wants the stack has logged it.
-        error.__traceback__ = error.__context__ = error.__cause__ = None
+        forget_stack(error)
         now_unix_ms = self._clock.unix_ms()
         total_s = self._clock.monotonic_s() - source.received_s
         fields = replace(
@@ -182,7 +195,8 @@ class Endings:
             timings_ms={**fields.timings_ms, "total": round(total_s * 1000, 3)},
         )
         records = [outcome_record(kind, fields, now_unix_ms=now_unix_ms)]
-        if kind is not OutcomeKind.EXPIRED:
+        again = fields.reinjection
+        if kind is not OutcomeKind.EXPIRED and is_live(again):
             model = fields.model
             failure = Failure(
                 error=error,
@@ -190,8 +204,9 @@ class Endings:
                 attempts=fields.attempt,
                 worker=self._worker,
                 model=None if model is None else f"{model.name}@{model.version}",
-                first_unix_ms=now_unix_ms - int(total_s * 1000),
+                first_unix_ms=now_unix_ms if first_failed_unix_ms is None else first_failed_unix_ms,
                 last_unix_ms=now_unix_ms,
+                redrives=0 if again is None else again.redrives,
             )
             letter = dead_letter(
                 value,
@@ -208,7 +223,7 @@ class Endings:
             label,
             tuple(records),
             error,
-            fields.replay_id,
+            fields.reinjection,
             fields.traceparent,
         )
 
@@ -227,6 +242,15 @@ class Endings:
         return error if bounded == message else type(error)(bounded, field=error.field)
 
 
+def forget_stack(error: CortexError) -> None:
+    """Let go of the stack: it holds the outcome, which holds the error.
+
+    Such a ring would keep the record until a full garbage collection. Whoever wants the stack has
+    logged it.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
 def _fields(
     asker: Asker,
     source: RecordSource,
@@ -236,23 +260,27 @@ def _fields(
     timings_ms: Mapping[str, float],
     attempt: int,
 ) -> OutcomeFields:
+    replay_id = None if asker.reinjection is None else asker.reinjection.replay_id
     if asker.request_id is None:
         identity = unreadable_outcome_id(
-            topic=source.topic, partition=source.partition, offset=source.offset
+            topic=source.topic,
+            partition=source.partition,
+            offset=source.offset,
+            replay_id=replay_id,
         )
     else:
         identity = outcome_id(
             source=asker.source or UNKNOWN_SOURCE,
             request_id=asker.request_id,
             payload_digest=asker.payload_digest,
-            replay_id=asker.replay_id,
+            replay_id=replay_id,
         )
     return OutcomeFields(
         outcome_id=identity,
         request_id=asker.request_id,
         request_type=asker.type,
         traceparent=asker.traceparent,
-        replay_id=asker.replay_id,
+        reinjection=asker.reinjection,
         output=output,
         error=None,
         model=model,

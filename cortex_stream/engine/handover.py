@@ -4,8 +4,9 @@ The source record's bytes travel unchanged and are read and validated again on a
 a request, trusted nowhere, instead of a second one that could differ from it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -14,14 +15,22 @@ from pydantic import ValidationError
 from cortex_stream.deadline import Deadline
 from cortex_stream.delivery.identity import outcome_id
 from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.retry import RetryLater, Tries
 from cortex_stream.engine.stage import Matrix, Progress
-from cortex_stream.errors import InvalidHandover, InvariantError
-from cortex_stream.record import OutgoingRecord, RecordSource
+from cortex_stream.errors import CortexError, InvalidHandover, InvariantError
+from cortex_stream.record import Headers, OutgoingRecord, RecordSource
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import Route, StageName
-from schemas.handovers import HANDOVER, VECTORS, HandedProgress, Handover
+from schemas.handovers import (
+    HANDOVER,
+    VECTORS,
+    HandedProgress,
+    Handover,
+    Reinjection,
+    Waiting,
+)
 from schemas.requests import ClassifyData
-from topics.names import VALIDATION, stage_topic
+from topics.names import VALIDATION, retry_topic, stage_topic
 
 _VERSION: Final = 1
 _FLOAT32_BYTES: Final = 4
@@ -37,13 +46,18 @@ class Arrival:
         stage: the stage to go on with.
         progress: what the stages before it have found.
         deadline: what was left of it, less the time in the hand-over topic.
+        tries: its attempts, the one that begins now included.
+        reinjection: set once a replay or a redrive has put the request back.
+        waited: set once it has waited for a retry.
     """
 
     origin: RecordSource
     stage: str
-    attempt: int
     progress: Progress
     deadline: Deadline | None
+    tries: Tries
+    reinjection: Reinjection | None
+    waited: Waiting | None
 
 
 def hand_over(
@@ -59,68 +73,70 @@ def hand_over(
 
     `stage` is where: `validation`, before any progress, means from the beginning and at its turn.
     """
-    source, attributes = item.source, item.request.attributes
-    found, vectors = _pack(progress)
-    handover = Handover(
-        version=_VERSION,
-        stage=stage,
-        topic=source.topic,
-        partition=source.partition,
-        offset=source.offset,
-        timestamp_ms=source.timestamp_ms,
-        attempt=attempt,
-        spent_ms=max(0.0, (now_s - source.received_s) * 1000),
-        left_ms=None if item.deadline is None else item.deadline.remaining_s(now_s=now_s) * 1000,
-        progress=found,
+    topic = stage_topic(stage, item.lane)
+    headers = _headers(item, stage, progress, attempt=attempt, waiting=item.waited, now_s=now_s)
+    return _handed(item, value, topic=topic, headers=headers, stage=stage)
+
+
+def retry_later(
+    item: WorkItem,
+    value: bytes | None,
+    later: RetryLater,
+    error: CortexError,
+    tries: Tries,
+    *,
+    now_s: float,
+    now_unix_ms: int,
+) -> Outcome:
+    """Return what ends the failed attempt: the record that waits for the next one."""
+    waiting = Waiting(
+        retry=later.retry,
+        lane=item.lane,
+        due_unix_ms=now_unix_ms + ceil(later.delay_s * 1000),
+        first_failed_unix_ms=tries.first_failed_unix_ms or now_unix_ms,
+        code=error.code,
     )
-    ours: list[tuple[str, bytes | None]] = [(HANDOVER, handover.model_dump_json().encode())]
-    if vectors is not None:
-        ours.append((VECTORS, vectors))
-    record = OutgoingRecord(
-        topic=stage_topic(stage, item.lane),
-        key=source.key,
-        value=value,
-        headers=(*source.headers, *ours),
-    )
-    return Outcome(
-        outcome_id(
-            source=attributes.source,
-            request_id=attributes.id,
-            payload_digest=item.request.payload_digest,
-            replay_id=item.request.replay_id,
-        ),
-        attributes.id,
-        None,
-        attributes.type,
-        (record,),
-        replay_id=item.request.replay_id,
-        traceparent=attributes.traceparent,
-        handed_to=stage,
-    )
+    topic, attempt = retry_topic(later.retry), tries.attempt + 1
+    headers = _headers(item, VALIDATION, Progress(), attempt=attempt, waiting=waiting, now_s=now_s)
+    outcome = _handed(item, value, topic=topic, headers=headers, stage=VALIDATION)
+    return replace(outcome, error=error, waiting=waiting)
+
+
+def due_in_s(source: RecordSource, *, now_unix_ms: int) -> float:
+    """Return how long the record of a retry topic must wait from now on; 0 or less: not at all.
+
+    Never longer than the wait that its writer decided on, so that a clock that was set back holds
+    nothing up; the record's timestamp is the writer's clock.
+    """
+    try:
+        waiting = _read_headers(source)[0].waiting
+    except InvalidHandover:
+        return 0.0  # to be told from what can be read
+    if waiting is None:
+        return 0.0
+    decided_ms = waiting.due_unix_ms - source.timestamp_ms
+    return min(waiting.due_unix_ms - now_unix_ms, decided_ms) / 1000
 
 
 def read_arrival(source: RecordSource, *, now_s: float, now_unix_ms: int) -> Arrival:
     """Return the work item in a record of a hand-over topic.
 
     Raises:
-        InvalidHandover: its last headers are not what `hand_over` writes.
+        InvalidHandover: its last headers are not what `hand_over` or `retry_later` writes.
     """
-    headers = list(source.headers)
-    vectors = headers.pop()[1] if headers and headers[-1][0] == VECTORS else None
-    if not headers or headers[-1][0] != HANDOVER:
-        raise InvalidHandover(f"reading a hand-over: its last header is not {HANDOVER}")
-    try:
-        handover = Handover.model_validate_json(headers.pop()[1] or b"")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
-        raise InvalidHandover(f"reading header {HANDOVER}: {field}: {first['msg']}") from None
+    handover, headers, vectors = _read_headers(source)
     if handover.stage != source.stage:
         raise InvalidHandover(
             f"reading a hand-over: it is for stage {handover.stage[:64]!r}, and its topic for"
             f" {source.stage}"
         )
-    waited_ms = max(0, now_unix_ms - source.timestamp_ms) if source.timestamp_ms >= 0 else 0
+    lane, waited = source.lane, handover.waiting
+    kind_of_wait = "handover"
+    if lane is None:
+        if waited is None:
+            raise InvalidHandover(f"reading header {HANDOVER}: waiting: missing on a retry topic")
+        lane, kind_of_wait = waited.lane, "retry"
+    passed_ms = max(0, now_unix_ms - source.timestamp_ms) if source.timestamp_ms >= 0 else 0
     left_ms = handover.left_ms
     return Arrival(
         origin=RecordSource(
@@ -128,15 +144,21 @@ def read_arrival(source: RecordSource, *, now_s: float, now_unix_ms: int) -> Arr
             partition=handover.partition,
             offset=handover.offset,
             timestamp_ms=handover.timestamp_ms,
-            received_s=now_s - (handover.spent_ms + waited_ms) / 1000,
-            lane=source.lane,
+            received_s=now_s - (handover.spent_ms + passed_ms) / 1000,
+            lane=lane,
             key=source.key,
-            headers=tuple(headers),
+            headers=headers,
         ),
         stage=handover.stage,
-        attempt=handover.attempt,
-        progress=_unpack(handover.progress, vectors, waited_ms=waited_ms),
-        deadline=None if left_ms is None else Deadline(now_s + (left_ms - waited_ms) / 1000),
+        progress=_unpack(handover.progress, vectors, {kind_of_wait: float(passed_ms)}),
+        deadline=None if left_ms is None else Deadline(now_s + (left_ms - passed_ms) / 1000),
+        tries=Tries(
+            handover.attempt,
+            0 if waited is None else waited.retry,
+            None if waited is None else waited.first_failed_unix_ms,
+        ),
+        reinjection=handover.reinjection,
+        waited=waited,
     )
 
 
@@ -165,6 +187,81 @@ def position_of(arrival: Arrival, request: Request, route: Route) -> int:
     return position
 
 
+def _headers(
+    item: WorkItem,
+    stage: str,
+    progress: Progress,
+    *,
+    attempt: int,
+    waiting: Waiting | None,
+    now_s: float,
+) -> Headers:
+    """Return the source record's headers and ours behind them."""
+    source = item.source
+    found, vectors = _pack(progress)
+    handover = Handover(
+        version=_VERSION,
+        stage=stage,
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=source.timestamp_ms,
+        attempt=attempt,
+        spent_ms=max(0.0, (now_s - source.received_s) * 1000),
+        left_ms=None if item.deadline is None else item.deadline.remaining_s(now_s=now_s) * 1000,
+        progress=found,
+        waiting=waiting,
+        reinjection=item.reinjection,
+    )
+    # Without what is not said: workers of an earlier release know no such fields.
+    ours: list[tuple[str, bytes | None]] = [
+        (HANDOVER, handover.model_dump_json(exclude_defaults=True).encode())
+    ]
+    if vectors is not None:
+        ours.append((VECTORS, vectors))
+    return (*source.headers, *ours)
+
+
+def _handed(
+    item: WorkItem, value: bytes | None, *, topic: str, headers: Headers, stage: str
+) -> Outcome:
+    attributes, again = item.request.attributes, item.reinjection
+    return Outcome(
+        outcome_id(
+            source=attributes.source,
+            request_id=attributes.id,
+            payload_digest=item.request.payload_digest,
+            replay_id=None if again is None else again.replay_id,
+        ),
+        attributes.id,
+        None,
+        attributes.type,
+        (OutgoingRecord(topic, item.source.key, value, headers),),
+        reinjection=again,
+        traceparent=attributes.traceparent,
+        handed_to=stage,
+    )
+
+
+def _read_headers(source: RecordSource) -> tuple[Handover, Headers, bytes | None]:
+    """Return what the last headers say, the source record's own, and the vectors.
+
+    Raises:
+        InvalidHandover: they are not what `_headers` writes.
+    """
+    headers = list(source.headers)
+    vectors = headers.pop()[1] if headers and headers[-1][0] == VECTORS else None
+    if not headers or headers[-1][0] != HANDOVER:
+        raise InvalidHandover(f"reading a hand-over: its last header is not {HANDOVER}")
+    try:
+        handover = Handover.model_validate_json(headers.pop()[1] or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise InvalidHandover(f"reading header {HANDOVER}: {field}: {first['msg']}") from None
+    return handover, tuple(headers), vectors
+
+
 def _pack(progress: Progress) -> tuple[HandedProgress | None, bytes | None]:
     vectors, labels = progress.vectors, progress.label_vectors
     if progress.output is not None:
@@ -183,11 +280,13 @@ def _pack(progress: Progress) -> tuple[HandedProgress | None, bytes | None]:
     return found, b"".join(part.astype("<f4", copy=False).tobytes() for part in parts)
 
 
-def _unpack(found: HandedProgress | None, vectors: bytes | None, *, waited_ms: int) -> Progress:
+def _unpack(
+    found: HandedProgress | None, vectors: bytes | None, waits_ms: Mapping[str, float]
+) -> Progress:
     if found is None:
         if vectors is not None:
             raise InvalidHandover(f"reading header {VECTORS}: {HANDOVER} speaks of no vectors")
-        return Progress(timings_ms={"handover": float(waited_ms)})
+        return Progress(timings_ms=waits_ms)
     texts = len(found.tokens)
     wanted_bytes = (texts + found.labels) * found.dims * _FLOAT32_BYTES
     if len(vectors or b"") != wanted_bytes or len(found.truncated) != texts:
@@ -198,14 +297,17 @@ def _unpack(found: HandedProgress | None, vectors: bytes | None, *, waited_ms: i
     matrix = np.frombuffer(vectors or b"", "<f4").reshape(-1, found.dims)
     if not np.isfinite(matrix).all():
         raise InvalidHandover(f"reading header {VECTORS}: not every number is finite")
-    before_ms = found.timings_ms.get("handover", 0.0)
+    before_ms = found.timings_ms
     return Progress(
         vectors=matrix[:texts],
         label_vectors=matrix[texts:] if found.labels else None,
         tokens=tuple(found.tokens),
         truncated=tuple(found.truncated),
         model=found.model,
-        timings_ms={**found.timings_ms, "handover": before_ms + waited_ms},
+        timings_ms={
+            **before_ms,
+            **{name: before_ms.get(name, 0.0) + wait_ms for name, wait_ms in waits_ms.items()},
+        },
     )
 
 

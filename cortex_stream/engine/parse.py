@@ -35,7 +35,6 @@ UNIQUE_KEYS: Final = ("id", "type", "data")
 
 BINARY_ID_HEADER: Final = "ce_id"
 BINARY_TYPE_HEADER: Final = "ce_type"
-REPLAY_ID_HEADER: Final = "cortex_replay-id"
 
 _LEADING_ID: Final = re.compile(
     rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*"[^"\\]*"\s*,){0,16}?\s*"id"\s*:\s*"([^"\\\x00-\x1f]{1,256})"\s*[,}]'
@@ -177,14 +176,6 @@ def binary_attributes(source: RecordSource) -> dict[str, Any] | None:
     if isinstance(budget, str) and budget.isascii() and budget.isdigit():
         attributes["deadlinems"] = int(budget[:20])
     return attributes
-
-
-def replay_id(source: RecordSource) -> str | None:
-    """Return the replay id that a replay or redrive put on the record, or None."""
-    for name, data in source.headers:
-        if name == REPLAY_ID_HEADER and data:
-            return data.decode(errors="replace")[:64]
-    return None
 
 
 @contextmanager

@@ -26,9 +26,7 @@ _JOINER: Final = "\u034f"
 MAX_UTF8_BYTES: Final = 4
 
 
-def validate(
-    attributes: RequestAttributes, data: Any, *, replay_id: str | None, limits: LimitsSettings
-) -> Request:
+def validate(attributes: RequestAttributes, data: Any, *, limits: LimitsSettings) -> Request:
     """Return the request that `attributes` ask for with `data`, as it came.
 
     Raises:
@@ -45,7 +43,6 @@ def validate(
         attributes=attributes,
         data=_sanitised(payload),
         payload_digest=payload_digest(attributes.type, data),
-        replay_id=replay_id,
     )
 
 

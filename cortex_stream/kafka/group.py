@@ -32,8 +32,12 @@ class PartitionProgress:
         return max(0, self.end - max(self.beginning, self.committed or 0))
 
 
-async def read_progress(settings: Settings, topics: Sequence[str]) -> list[PartitionProgress]:
-    """Return where the workers' group stands on `topics`; topics that do not exist are left out.
+async def read_progress(
+    settings: Settings, topics: Sequence[str], *, group: str | None = None
+) -> list[PartitionProgress]:
+    """Return where a group stands on `topics`; topics that do not exist are left out.
+
+    `group` is its name on the cluster; by default that of the workers.
 
     Raises:
         BrokerUnavailable: no broker answers.
@@ -50,12 +54,13 @@ async def read_progress(settings: Settings, topics: Sequence[str]) -> list[Parti
     if not partitions:
         return []
     client = AIOKafkaConsumer(
-        **connection_arguments(settings), group_id=settings.group, enable_auto_commit=False
+        **connection_arguments(settings), group_id=group or settings.group, enable_auto_commit=False
     )
     try:
         with reaching_brokers(settings):
             await client.start()
             client.assign(partitions)  # assigned, not subscribed: the group is not disturbed
+            client.pause(*partitions)  # nothing is read
             committed = {part: await client.committed(part) for part in partitions}
             beginnings = await client.beginning_offsets(partitions)
             ends = await client.end_offsets(partitions)

@@ -1,4 +1,4 @@
-"""Read topics without a consumer group: for commands and tests, never for the worker.
+"""Read topics without a consumer group: for commands, tests, and what a worker reads at its start.
 
 Owner: the event loop that entered the `TopicReader`.
 """
@@ -6,17 +6,28 @@ Owner: the event loop that entered the `TopicReader`.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from cortex_stream.errors import TopicsMismatch
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
+from cortex_stream.kafka.undecodable import (
+    Record,
+    UndecodableRecord,
+    keep_fetched_bytes,
+    salvage,
+)
 from cortex_stream.settings.tree import Settings
 
 _POLL_MS: Final = 200
 _FETCH_BYTES: Final = 8 << 20  # of one partition at once: reads a whole topic in few round trips
+_FETCH_WAIT_MS: Final = 50  # at the end of a partition; what is asked for next waits for it
+_STEP_RECORDS: Final = 500
+
+V = TypeVar("V")
 
 Position = tuple[str, int]
 """A topic's name in the catalogue, and a partition."""
@@ -40,7 +51,10 @@ class ReadRecord:
 class TopicReader:
     """Reads all partitions of some topics; use it as an async context manager.
 
-    Order holds within a partition only.
+    Order holds within a partition only. Records that the client cannot decode are left out.
+
+    Attributes:
+        undecodable: how many those were so far.
 
     Raises:
         BrokerUnavailable: no broker answers.
@@ -53,16 +67,20 @@ class TopicReader:
         self._settings = settings
         self._topics = {settings.topic(name): name for name in topics}
         self._start = start
+        self.undecodable = 0
         self._client: Any = None
         self._partitions: list[TopicPartition] = []
+        self._next: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
         """Connect and fix where reading begins: later records count even if read much later."""
+        keep_fetched_bytes()
         self._client = AIOKafkaConsumer(
             **connection_arguments(self._settings),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
         )
         try:
             with reaching_brokers(self._settings):
@@ -95,15 +113,66 @@ class TopicReader:
             for record in await self._poll():
                 yield record
 
+    async def begins(self) -> dict[Position, int]:
+        """Return the oldest offset of each partition that is still kept."""
+        with reaching_brokers(self._settings):
+            return self._named(await self._client.beginning_offsets(self._partitions))
+
+    async def ends(self) -> dict[Position, int]:
+        """Return the offset that the next record of each partition will get."""
+        with reaching_brokers(self._settings):
+            return self._named(await self._client.end_offsets(self._partitions))
+
+    async def first_since(self, unix_ms: int) -> dict[Position, tuple[int, int]]:
+        """Return offset and timestamp of the first record at or after a moment, where there is one."""
+        asked = dict.fromkeys(self._partitions, unix_ms)
+        with reaching_brokers(self._settings):
+            found = await self._client.offsets_for_times(asked)
+        return self._named(
+            {part: (each.offset, each.timestamp) for part, each in found.items() if each}
+        )
+
     async def follow(self) -> AsyncIterator[ReadRecord]:
         """Yield the records and wait for more, for ever."""
         while True:
             for record in await self._poll():
                 yield record
 
+    async def between(
+        self, ranges: Mapping[Position, tuple[int, int]]
+    ) -> AsyncIterator[ReadRecord]:
+        """Yield the records of `ranges`, from the first offset up to, not including, the second.
+
+        Nothing else is fetched, then or later.
+        """
+        if not ranges:
+            return  # the client does not stop that is assigned nothing
+        names = {name: topic for topic, name in self._topics.items()}
+        parts = {TopicPartition(names[topic], number): at for (topic, number), at in ranges.items()}
+        self._client.assign(list(parts))
+        self._next = {part: begin for part, (begin, _) in parts.items()}
+        for part, begin in self._next.items():
+            self._client.seek(part, begin)
+        left = {part: end for part, (_, end) in parts.items()}
+        while left:
+            for record in await self._poll():
+                if record.offset < ranges[record.topic, record.partition][1]:
+                    yield record
+            for part in [part for part, end in left.items() if await self._reached({part: end})]:
+                self._client.pause(part)
+                del left[part]
+
     async def _poll(self) -> list[ReadRecord]:
         with reaching_brokers(self._settings):
-            polled = await self._client.getmany(timeout_ms=_POLL_MS)
+            try:
+                polled = await self._client.getmany(timeout_ms=_POLL_MS)
+            except KafkaError:
+                raise
+            except Exception:  # raised again unless a record is the reason
+                polled = self._step_over()
+                if not polled:
+                    raise
+        self._next |= {part: records[-1].offset + 1 for part, records in polled.items() if records}
         return [
             ReadRecord(
                 topic=self._topics[record.topic],
@@ -116,7 +185,35 @@ class TopicReader:
             )
             for records in polled.values()
             for record in records
+            if not self._is_undecodable(record)
         ]
+
+    def _step_over(self) -> dict[TopicPartition, list[Record]]:
+        """Take what was fetched, past the records that cannot be decoded.
+
+        What the failed poll had taken from other partitions went with it: they are read again.
+        """
+        fetcher = self._client._fetcher  # noqa: SLF001 (aiokafka is pinned; no public way)
+        taken = {
+            part: records
+            for part in self._next
+            if (records := salvage(fetcher, part, most_records=_STEP_RECORDS))
+        }
+        for part, offset in self._next.items():
+            if part not in taken:
+                self._client.seek(part, offset)
+        return taken
+
+    def _is_undecodable(self, record: Record) -> bool:
+        found = isinstance(record, UndecodableRecord)
+        self.undecodable += found
+        return found
+
+    def _named(self, by_partition: Mapping[TopicPartition, V]) -> dict[Position, V]:
+        return {
+            (self._topics[part.topic], part.partition): value
+            for part, value in by_partition.items()
+        }
 
     async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:
         # positions, not the offsets of records: the last offsets may hold no record (compaction)
@@ -150,3 +247,4 @@ class TopicReader:
                     offsets[part] = offsets[part] if offset is None else offset
         for part, offset in offsets.items():
             self._client.seek(part, offset)
+        self._next = dict(offsets)

@@ -4,25 +4,30 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from statistics import median
 from time import thread_time
 from typing import Final
 
 import orjson
 
-from cortex_stream.clock import ManualClock
+from cortex_stream.bootstrap.dedupe import Dedupe
+from cortex_stream.clock import ManualClock, SystemClock
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.engine.embedding import EmbeddingStage
 from cortex_stream.engine.endings import Endings
 from cortex_stream.engine.engine import Engine
 from cortex_stream.engine.models import ServedModels
 from cortex_stream.engine.parse import decode, read_attributes
+from cortex_stream.engine.reuse import DedupeWindow
 from cortex_stream.engine.validate import validate
 from cortex_stream.errors import OperatorError
 from cortex_stream.loadtest.free_model import NAME, FreeRunner, free_model
 from cortex_stream.record import RecordSource
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.settings.sections import LimitsSettings
+from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
+from cortex_stream.telemetry.metrics import REGISTRY
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 
@@ -64,6 +69,33 @@ async def measure_engine(values: Sequence[bytes]) -> EngineCost:
     )
 
 
+async def measure_dedupe(values: Sequence[bytes], settings: Settings) -> float:
+    """Return what the dedupe window adds to a request, in µs: the median of several pairs of passes.
+
+    Raises:
+        OperatorError: Redis did not answer for nearly all of them.
+    """
+    added_us = []
+    for turn in range(2 * _REPEATS + 1):
+        kafka = settings.kafka.model_copy(
+            update={"topic_prefix": f"cost-{turn}"}
+        )  # all ids are new
+        dedupe = Dedupe(settings.model_copy(update={"kafka": kafka}), clock=SystemClock())
+        before = _unchecked()
+        async with TaskScope() as scope:
+            _ = scope.start(dedupe.run(), name="dedupe window")
+            await asyncio.sleep(0)
+            with_us = await _answer_us(values, dedupe.window)
+        if dedupe.window is None or _unchecked() - before > len(values) / 100:
+            raise OperatorError(f"measuring the dedupe window: {dedupe.status().detail}")
+        added_us.append(with_us - await _answer_us(values))
+    return median(added_us)
+
+
+def _unchecked() -> float:
+    return REGISTRY.get_sample_value("cortex_dedupe_checks_total", {"answer": "unchecked"}) or 0.0
+
+
 def _read_us(values: Sequence[bytes]) -> float:
     source = _source(ManualClock())
     began_s = thread_time()
@@ -73,9 +105,9 @@ def _read_us(values: Sequence[bytes]) -> float:
     return _each_us(began_s, values)
 
 
-async def _answer_us(values: Sequence[bytes]) -> float:
+async def _answer_us(values: Sequence[bytes], dedupe: DedupeWindow | None = None) -> float:
     clock = ManualClock()
-    async with _engine(clock, FreeRunner()) as engine, TaskScope() as scope:
+    async with _engine(clock, FreeRunner(), dedupe) as engine, TaskScope() as scope:
         began_s = thread_time()
         outcomes = await asyncio.gather(*await _begin(engine, values, clock, scope))
         spent_us = _each_us(began_s, values)
@@ -110,7 +142,9 @@ async def _late_in_queue_us(values: Sequence[bytes]) -> float:
 
 
 @asynccontextmanager
-async def _engine(clock: ManualClock, runner: FreeRunner) -> AsyncIterator[Engine]:
+async def _engine(
+    clock: ManualClock, runner: FreeRunner, dedupe: DedupeWindow | None = None
+) -> AsyncIterator[Engine]:
     models = ServedModels(
         [free_model(runner)],
         default=NAME,
@@ -129,6 +163,7 @@ async def _engine(clock: ManualClock, runner: FreeRunner) -> AsyncIterator[Engin
             max_attempts=1,
             clock=clock,
             instance="bench",
+            dedupe=dedupe,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from cortex_stream.routing.route import Route, StageName
 from schemas.priority import Lane, Priority
-from topics.names import VALIDATION, request_topic, stage_topic
+from topics.names import RETRIES, VALIDATION, request_topic, retry_topic, stage_topic
 
 _COMES_AFTER: Final[Mapping[StageName, tuple[str, ...]]] = {
     StageName.EMBEDDING: (VALIDATION,),
@@ -34,13 +34,19 @@ class Feed(NamedTuple):
 
     Attributes:
         topic: its name in the catalogue.
-        stage: the stage that its records were handed over to; `validation` for requests that were
-            set back, None for requests of clients.
+        lane: the lane it feeds; None for retries, of which each says its own.
+        stage: the stage that its records were handed over to; `validation` for requests that begin
+            again (set back, retried, replayed, redriven), None for requests of clients.
     """
 
     topic: str
-    lane: Lane
+    lane: Lane | None
     stage: str | None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its records must not begin before their time."""
+        return self.lane is None
 
 
 def next_hop(route: Route, position: int, hosted: Collection[str]) -> Local | Handoff:
@@ -56,9 +62,11 @@ def feeds(hosted: Collection[str]) -> tuple[Feed, ...]:
     """
     found: list[Feed] = []
     if VALIDATION in hosted:
-        found += [Feed(request_topic(lane), lane, None) for lane in Lane]
-        set_back = (Lane(priority) for priority in Priority)  # replays wait for everybody anyway
-        found += [Feed(stage_topic(VALIDATION, lane), lane, VALIDATION) for lane in set_back]
+        lanes = [Lane(priority) for priority in Priority]
+        found += [Feed(request_topic(lane), lane, None) for lane in lanes]
+        found += [Feed(request_topic(Lane.REPLAY), Lane.REPLAY, VALIDATION)]
+        found += [Feed(stage_topic(VALIDATION, lane), lane, VALIDATION) for lane in lanes]
+        found += [Feed(retry_topic(retry), None, VALIDATION) for retry in range(1, RETRIES + 1)]
     for stage, before in _COMES_AFTER.items():
         if stage in hosted and any(each not in hosted for each in before):
             found += [Feed(stage_topic(stage, lane), lane, stage) for lane in Lane]

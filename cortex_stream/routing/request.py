@@ -6,6 +6,7 @@ from cortex_stream.deadline import Deadline
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.pipeline import Pipeline
 from cortex_stream.routing.route import Route
+from schemas.handovers import Reinjection, Waiting
 from schemas.priority import Lane
 from schemas.requests import RequestAttributes, RequestData
 
@@ -16,13 +17,11 @@ class Request:
 
     Attributes:
         payload_digest: sha256 of the `data` as it came, 32 bytes; part of the outcome id.
-        replay_id: set when a replay or redrive re-injected the request.
     """
 
     attributes: RequestAttributes
     data: RequestData
     payload_digest: bytes
-    replay_id: str | None
 
     @property
     def tenant(self) -> str:
@@ -41,6 +40,8 @@ class WorkItem:
         position: where in the route this worker begins.
         cost_tokens: estimate of the tokens that will run, before tokenising.
         deadline: when nobody waits any more, on this process's monotonic clock.
+        reinjection: set once a replay or a redrive has put the request back.
+        waited: set once it has waited for a retry; says for the last one.
     """
 
     request: Request
@@ -51,3 +52,5 @@ class WorkItem:
     position: int
     cost_tokens: int
     deadline: Deadline | None
+    reinjection: Reinjection | None = None
+    waited: Waiting | None = None

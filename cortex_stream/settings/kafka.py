@@ -93,6 +93,13 @@ class KafkaSettings(Section):
         description="Static membership; must be unique per process, Kafka does not fence it.",
         examples=["worker-0"],
     )
+    stall_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        description="A process in which something does not get on for so long ends, for its supervisor"
+        " to start it again. More than a rebalance takes: drain_timeout_s and 15.",
+        examples=[60.0],
+    )
     profile: Literal["dev", "prod"] = Field(
         "dev",
         description="dev: 4 partitions a lane, replication 1. prod: 12 and 3, min.insync 2.",

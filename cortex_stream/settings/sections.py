@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from cortex_stream.settings.section import Section
+from topics.names import RETRIES
 
 
 class LimitsSettings(Section):
@@ -147,7 +148,35 @@ class InferenceSettings(Section):
         30.0, gt=0, description="A model run that takes longer is stuck.", examples=[60.0]
     )
     attempts: int = Field(
-        3, ge=1, description="Tries of a retryable failure before the dead letter.", examples=[3]
+        3,
+        ge=1,
+        description="Attempts one after the other, before a retryable failure waits for a retry.",
+        examples=[1],
+    )
+
+
+class RetriesSettings(Section):
+    """How a request that failed for no fault of its own is tried again after a while."""
+
+    most: int = Field(
+        RETRIES, ge=0, le=RETRIES, description="Retries of one request; 0: none.", examples=[1]
+    )
+    first_delay_s: float = Field(
+        10.0, gt=0, description="Before the first. The same for all workers.", examples=[30.0]
+    )
+    factor: float = Field(
+        1.5, ge=1, description="Each later one waits so many times longer.", examples=[2.0]
+    )
+    within_s: float = Field(
+        300.0, gt=0, description="No retry is due later after the first failure.", examples=[60.0]
+    )
+    share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Retries, those at once too, by requests, at most; what fails beyond it is a"
+        " dead letter.",
+        examples=[0.1],
     )
 
 
@@ -159,6 +188,19 @@ class BatchingSettings(Section):
         description="strict: a model whose answers depend on their company runs one text at a time,"
         " so that none does; fast: it runs in batches, and its outcomes say so.",
         examples=["strict"],
+    )
+
+
+class DedupeSettings(Section):
+    """How the reuse of a request id for another payload is noticed. Needs REDIS_URL."""
+
+    window_s: float = Field(
+        3600.0,
+        ge=0,
+        le=7 * 86400,
+        description="A request id is remembered for so long after its first use; 0: not at all."
+        " About 150 bytes of Redis each.",
+        examples=[600.0],
     )
 
 
@@ -174,7 +216,10 @@ class WebSettings(Section):
         examples=[6066],
     )
     token: SecretStr | None = Field(
-        None, description="Demanded (Bearer) unless the host is loopback.", examples=["…"]
+        None,
+        description="Demanded (Bearer) unless the host is loopback; what changes something demands it"
+        " everywhere.",
+        examples=["…"],
     )
 
     @property

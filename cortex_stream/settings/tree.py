@@ -15,12 +15,14 @@ from cortex_stream.errors import OperatorError
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.sections import (
     BatchingSettings,
+    DedupeSettings,
     InferenceSettings,
     LanesSettings,
     LimitsSettings,
     LogSettings,
     MemorySettings,
     ModelsSettings,
+    RetriesSettings,
     WebSettings,
 )
 from cortex_stream.settings.stages import PipelinesSettings, WorkerSettings
@@ -32,6 +34,10 @@ def _host_ports(value: str) -> str:
         if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 1 << 16:
             raise ValueError(f"{part!r} is not host:port, such as 127.0.0.1:9092,127.0.0.1:9093")
     return value.replace(" ", "")
+
+
+def _given(value: SecretStr | None) -> SecretStr | None:
+    return value or None  # compose passes on an unset variable as an empty one
 
 
 _PLACES = (
@@ -61,10 +67,11 @@ class Settings(BaseSettings):
         description="Kafka bootstrap addresses, `host:port[,host:port]`.",
         examples=["kafka-1:9092,kafka-2:9092"],
     )
-    redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"),
+    redis_url: Annotated[SecretStr | None, AfterValidator(_given)] = Field(
+        None,
         validation_alias="REDIS_URL",
-        description="Redis; may carry a password, so it is never shown.",
+        description="Redis, for the dedupe window; without it there is none. May carry a password,"
+        " so it is never shown.",
         examples=["rediss://:…@redis:6379/0"],
     )
     postgres_url: SecretStr = Field(
@@ -92,7 +99,9 @@ class Settings(BaseSettings):
     memory: MemorySettings = MemorySettings()
     models: ModelsSettings = ModelsSettings()
     inference: InferenceSettings = InferenceSettings()
+    retries: RetriesSettings = RetriesSettings()
     batching: BatchingSettings = BatchingSettings()
+    dedupe: DedupeSettings = DedupeSettings()
     worker: WorkerSettings = WorkerSettings()
     pipelines: PipelinesSettings = PipelinesSettings()
     web: WebSettings = WebSettings()

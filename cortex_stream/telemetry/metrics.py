@@ -41,6 +41,24 @@ HANDOVERS: Final = Counter(
     ["stage"],
     registry=REGISTRY,
 )
+RETRIES: Final = Counter(
+    "cortex_retries_total",
+    "Further attempts decided on; retry is the number of the topic in which the request waits, 0:"
+    " at once.",
+    ["retry", "code"],
+    registry=REGISTRY,
+)
+RETRIES_WAITING: Final = Gauge(
+    "cortex_retries_waiting",
+    "Requests of a retry topic in the process: they wait for their time, or run.",
+    ["retry"],
+    registry=REGISTRY,
+)
+RETRY_BUDGET_LEFT: Final = Gauge(
+    "cortex_retry_budget_left",
+    "Retries that could be made now; below 1, what fails is a dead letter.",
+    registry=REGISTRY,
+)
 LANE_DEPTH: Final = Gauge(
     "cortex_lane_depth", "Work items of a lane in the process.", ["lane"], registry=REGISTRY
 )
@@ -86,6 +104,12 @@ PARTITION_LAG: Final = Gauge(
     ["topic", "partition"],
     registry=REGISTRY,
 )
+REBALANCE_PAUSE_SECONDS: Final = Histogram(
+    "cortex_rebalance_pause_seconds",
+    "From the moment a rebalance stops the intake until records come in again.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
 BATCH_ROWS: Final = Histogram(
     "cortex_batch_rows",
     "Rows run together.",
@@ -122,6 +146,26 @@ RUNNERS_IN_SERVICE: Final = Gauge(
     "cortex_runners_in_service",
     "Runners of a model that work, standby runners too; 0: its requests wait.",
     ["model"],
+    registry=REGISTRY,
+)
+DEDUPE_CHECKS: Final = Counter(
+    "cortex_dedupe_checks_total",
+    "Requests compared with the dedupe window; answer is `passed`, `conflict`, or `unchecked`:"
+    " Redis did not answer.",
+    ["answer"],
+    registry=REGISTRY,
+)
+CIRCUIT_OPEN: Final = Gauge(
+    "cortex_circuit_open",
+    "1 while a dependency is left alone because it failed.",
+    ["dependency"],
+    registry=REGISTRY,
+)
+SUSPECTS: Final = Counter(
+    "cortex_suspects_total",
+    "Records run again, and counted, because they may have ended a worker; trial is `in_company`,"
+    " `alone`, `alone_again`, or, not run any more, `given_up` or `unread`.",
+    ["trial"],
     registry=REGISTRY,
 )
 EVENTS_HANDLED: Final = Counter(

@@ -4,11 +4,7 @@ The status page is whole HTML from here: no script, nothing from elsewhere. It r
 `<meta>` refresh, which `/?pause` leaves out.
 """
 
-import base64
-import hashlib
-from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Final
 
 import jinja2
@@ -19,17 +15,12 @@ from cortex_stream.settings.sections import WebSettings
 from cortex_stream.telemetry.metrics import REGISTRY
 from cortex_stream.web import figures
 from cortex_stream.web.guard import guarded, json_response
-from cortex_stream.web.status import StatusSnapshot, StatusSource
+from cortex_stream.web.html import Style, environment
+from cortex_stream.web.status import DedupeStatus, StatusSnapshot, StatusSource
 from schemas.outcomes import OutcomeKind
 
 _REFRESH_S: Final = 5
-_CSS: Final = (files("cortex_stream.web") / "templates" / "status.css").read_text("utf-8")
-_CSS_SHA256: Final = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
-# Only this very style sheet and pictures inside the page itself: an injected tag would do nothing.
-_CSP: Final = (
-    f"default-src 'none'; style-src 'sha256-{_CSS_SHA256}'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_STYLE: Final = Style.of("status.css")
 _OUTCOME_WORDS: Final = {
     OutcomeKind.RESULT: "results",
     OutcomeKind.REJECTED: "rejected",
@@ -40,12 +31,10 @@ _OUTCOME_WORDS: Final = {
 
 def routes(source: StatusSource, settings: WebSettings) -> list[web.RouteDef]:
     """Return every page, guarded, ready for `app.add_routes`. All methods arrive at the guard."""
-    page = _environment().get_template("status.html")
+    page = environment().get_template("status.html")
 
     async def status_page(request: web.Request) -> web.Response:
-        html = _render(page, source, paused="pause" in request.query)
-        headers = {"Content-Security-Policy": _CSP}
-        return web.Response(text=html, content_type="text/html", charset="utf-8", headers=headers)
+        return _STYLE.response(_render(page, source, paused="pause" in request.query))
 
     async def status_json(_: web.Request) -> web.Response:
         return json_response(source.snapshot())
@@ -78,27 +67,6 @@ def build_app(source: StatusSource, settings: WebSettings) -> web.Application:
     return app
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cortex_stream.web", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: tuple[Callable[..., object], ...] = (
-        figures.count,
-        figures.rate,
-        figures.percent,
-        figures.duration,
-        figures.mebibytes,
-        figures.short_digest,
-        figures.sparkline,
-    )
-    environment.filters |= {fn.__name__: fn for fn in filters}
-    return environment
-
-
 def _render(page: jinja2.Template, source: StatusSource, *, paused: bool) -> str:
     snapshot = source.snapshot()
     service = snapshot.service
@@ -116,9 +84,10 @@ def _render(page: jinja2.Template, source: StatusSource, *, paused: bool) -> str
             (error, _utc(error.at_unix_ms), _age_s(snapshot, error.at_unix_ms))
             for error in snapshot.errors
         ],
+        dedupe_off_since=_off_since(snapshot.dedupe),
         share=figures.share,
         refresh_s=None if paused else _REFRESH_S,
-        css=_CSS,
+        css=_STYLE.css,
     )
 
 
@@ -137,6 +106,11 @@ def _outcomes(snapshot: StatusSnapshot) -> list[tuple[str, str, int, float, floa
 def _age_s(snapshot: StatusSnapshot, at_unix_ms: int) -> float:
     now_ms = snapshot.service.started_unix_ms + snapshot.service.uptime_s * 1000
     return max(0.0, (now_ms - at_unix_ms) / 1000)
+
+
+def _off_since(dedupe: DedupeStatus | None) -> str:
+    since_unix_ms = None if dedupe is None else dedupe.off_since_unix_ms
+    return "" if since_unix_ms is None else f" since {_utc(since_unix_ms)}"
 
 
 def _utc(unix_ms: int) -> str:

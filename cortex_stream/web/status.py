@@ -79,6 +79,27 @@ class MemoryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DedupeStatus:
+    """Whether the reuse of request ids for other payloads is noticed.
+
+    `detail` says for how long ids are remembered, or why none are. `off_since_unix_ms`: since Redis
+    is left alone because it failed; None when it is on, or left out by the settings.
+    """
+
+    on: bool
+    detail: str
+    off_since_unix_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStatus:
+    """How many requests of the retry topics are in the process, and how many retries could follow."""
+
+    waiting: int
+    budget_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One served model version. `padding_ratio` is the share of computed tokens that were padding.
 
@@ -119,6 +140,19 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RebalanceStatus:
+    """How often partitions were handed out anew, and for how long nothing was taken then."""
+
+    count: int = 0
+    last_pause_s: float = 0.0
+    worst_pause_s: float = 0.0
+
+    def after(self, pause_s: float) -> "RebalanceStatus":
+        """Return the status after one more."""
+        return RebalanceStatus(self.count + 1, pause_s, max(self.worst_pause_s, pause_s))
+
+
+@dataclass(frozen=True, slots=True)
 class StatusSnapshot:
     """Everything the status page shows. `errors` are newest first."""
 
@@ -130,6 +164,9 @@ class StatusSnapshot:
     outcomes: Mapping[OutcomeKind, int]  # since the process started; a missing kind counts as 0
     versions: Mapping[str, str]  # cortex-stream, python, faust, aiokafka, onnxruntime, kafka
     memory: MemoryStatus | None = None  # None before the worker has looked
+    retries: RetryStatus | None = None  # None in a process that answers no requests
+    rebalances: RebalanceStatus = RebalanceStatus()
+    dedupe: DedupeStatus | None = None  # None in a process that answers no requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import ConsumerRecord, RecordMetadata
 
 from cortex_stream.environment import subprocess_environment
+from schemas.handovers import HANDOVER, Handover, Reinjection
+from topics.names import VALIDATION
 
 SESSION_TIMEOUT_S = 6.0  # the least the broker allows; a killed worker is missed after it
 WORKER = ("-m", "agents")
@@ -27,6 +29,24 @@ COLLECTED = (
     "cortex.invalidations",
     "lake.vectors",
 )
+
+
+def put_back(replay_id: str) -> list[tuple[str, bytes]]:
+    """Return the headers with which the replay lane takes a request; its outcome goes to everybody."""
+    handover = Handover(
+        version=1,
+        stage=VALIDATION,
+        topic="cortex.requests.low",
+        partition=0,
+        offset=0,
+        timestamp_ms=0,
+        attempt=1,
+        spent_ms=0.0,
+        left_ms=None,
+        progress=None,
+        reinjection=Reinjection(replay_id=replay_id, publish_to="results"),
+    )
+    return [(HANDOVER, handover.model_dump_json().encode())]
 
 
 async def until(
@@ -233,7 +253,10 @@ class System:
         """Enqueue one request and remember where it lies once the broker has it."""
         event = {"id": request_id, "type": type_, "data": data, **attributes}
         written = await self.send_raw(
-            f"cortex.requests.{lane}", orjson.dumps(event), key=request_id.encode()
+            f"cortex.requests.{lane}",
+            orjson.dumps(event),
+            key=request_id.encode(),
+            headers=put_back(request_id) if lane == "replay" else (),
         )
         future = asyncio.ensure_future(written)
         future.add_done_callback(lambda done: self.sent.__setitem__(request_id, done.result()))

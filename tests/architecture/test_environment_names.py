@@ -15,6 +15,7 @@ def test_every_name_of_the_platform_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     settings = load_settings()
 
     assert settings.kafka_brokers == "kafka-1:9092,kafka-2:9092"
+    assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "redis://cache:6379/1"
     assert settings.postgres_url.get_secret_value() == "postgresql://cortex@db/cortex"
     assert settings.model_cache_size == 3_000_000_000
@@ -47,3 +48,15 @@ def test_passwords_in_addresses_are_never_shown() -> None:
 
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_address_of_redis_that_is_unset_or_empty_is_none(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is None:
+        monkeypatch.delenv("REDIS_URL", raising=False)
+    else:
+        monkeypatch.setenv("REDIS_URL", value)
+
+    assert load_settings().redis_url is None

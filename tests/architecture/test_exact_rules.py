@@ -85,6 +85,15 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "What carries a replay id has an outcome id of its own.": (
         "unit/engine/test_engine.py::test_a_replay_is_answered_apart_with_an_outcome_id_of_its_own",
+        "unit/engine/test_engine.py::test_a_redrive_is_answered_to_everybody_with_an_outcome_id_of_its_own",
+        "unit/engine/test_engine.py::test_what_a_client_says_about_replays_is_not_believed",
+    ),
+    "A replay leaves the workers' offsets and the live results alone; a kill repeats, and counts once.": (
+        "integration/replay/test_answers.py::test_500_requests_have_500_outcomes_of_the_replay_and_none_on_the_live_topic",
+        "integration/replay/test_injection.py::test_every_record_is_put_back_as_it_was_and_the_live_group_is_not_touched",
+        "integration/replay/test_injection.py::test_killed_ten_times_it_finishes_with_each_record_put_back_and_counted_once",
+        "integration/replay/test_injection.py::test_a_replay_cancelled_from_elsewhere_ends_within_five_seconds",
+        "integration/replay/test_injection.py::test_the_rate_is_kept_within_a_tenth",
     ),
     "An outcome that is too large becomes a dead letter and holds nobody up.": (
         "unit/engine/test_engine.py::test_an_outcome_that_is_too_large_becomes_a_dead_letter",
@@ -93,6 +102,13 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "A dead letter keeps key, value and headers, and has thirteen headers of ours.": (
         "unit/delivery/test_dead_letter.py::test_headers_tell_what_went_wrong_and_where_the_record_was",
         "unit/delivery/test_dead_letter.py::test_key_value_and_headers_are_what_they_were",
+    ),
+    "A redriven letter is the original byte for byte, has an outcome of its own, and is sent once.": (
+        "unit/dead_letters/test_redrive.py::test_the_original_arrives_byte_for_byte",
+        "unit/dead_letters/test_redrive.py::test_the_replay_id_is_that_of_the_letter_and_the_turn",
+        "integration/cli/test_dead_letters.py::test_a_letter_that_was_redriven_is_left_alone_until_it_is_asked_for_again",
+        "acceptance/test_redrive.py::test_n_letters_give_n_requests_with_one_outcome_each",
+        "acceptance/test_redrive.py::test_a_redrive_that_is_killed_and_repeated_gives_one_outcome_each",
     ),
     "A message has 8 KiB at most.": (
         "unit/delivery/test_dead_letter.py::test_the_message_is_bounded",
@@ -106,6 +122,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     # ---- events
     "Events take effect in order, subject by subject.": (
         "integration/agents/test_order_and_isolation.py::test_the_events_of_a_subject_take_effect_in_their_order",
+        "unit/agents/test_intake.py::test_while_an_event_cannot_be_published_no_later_one_of_its_partition_is",
     ),
     "Changed and deleted documents and published models make caches forget.": (
         "unit/engine/test_events.py::test_an_event_makes_every_cache_forget_what_it_is_about",
@@ -168,6 +185,27 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "A hand-over that cannot be read is a dead letter with the original bytes.": (
         "unit/engine/test_handover.py::test_a_hand_over_that_contradicts_itself_is_a_dead_letter_with_the_original_bytes",
     ),
+    # ---- failures
+    "A failure that may heal is tried again at once, then after 10, 15 and 22.5 s, then dead-lettered.": (
+        "unit/delivery/test_retry.py::test_it_is_tried_twice_more_at_once_then_three_times_later_then_given_up",
+        "unit/engine/test_retries.py::test_it_is_answered_by_the_attempt_that_succeeds",
+        "unit/engine/test_retries.py::test_one_that_always_fails_ends_as_a_dead_letter_of_the_first_record",
+        "acceptance/test_retries.py::test_a_request_that_always_fails_is_a_dead_letter_after_its_last_retry",
+    ),
+    "No retry begins before it is due, or is due after the deadline or 300 s after the first failure.": (
+        "unit/delivery/test_retry.py::test_every_retry_is_due_in_time_and_every_request_is_given_up_in_the_end",
+        "unit/agents/test_intake.py::test_a_retry_begins_at_its_time_and_not_before",
+        "unit/engine/test_retries.py::test_it_is_due_at_its_time_and_never_held_longer_than_was_decided",
+    ),
+    "Retries are a fifth of the traffic at most, beside a burst.": (
+        "unit/delivery/test_retry.py::test_over_any_stretch_of_time_retries_are_a_share_of_the_traffic_and_a_burst",
+        "unit/engine/test_retries.py::test_when_the_budget_is_used_up_a_failure_is_a_dead_letter_that_says_so",
+    ),
+    "A retry goes on in its lane; it waits in no worker that stops.": (
+        "unit/engine/test_retries.py::test_it_goes_on_in_the_lane_it_came_from",
+        "unit/agents/test_intake.py::test_retries_that_wait_hold_up_no_drain_and_stay_unfinished",
+        "acceptance/test_retries.py::test_a_worker_that_stops_while_a_request_waits_leaves_it_to_the_next",
+    ),
     # ---- the process
     "Ready means models, partitions and a producer; a draining worker is not.": (
         "unit/bootstrap/test_status.py::test_a_worker_is_ready_with_models_partitions_and_a_producer",
@@ -183,11 +221,29 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "unit/scheduling/test_dispatcher.py::test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on",
         "integration/agents/test_stuck_run.py::test_a_stuck_run_is_a_dead_letter_and_its_process_drains_and_ends_by_itself",
     ),
-    "Pages are open to this machine, elsewhere they need a token, and nowhere do they change things.": (
+    "What does not get on is named within seconds, by partition, and ends its process in time.": (
+        "unit/kafka/test_progress.py::test_it_always_fires_at_the_first_look_after_the_time",
+        "integration/agents/test_progress.py::test_a_broker_that_freezes_for_15_s_is_noticed_within_10_s_and_back_within_10_s",
+        "integration/agents/test_progress.py::test_a_broker_that_stays_away_ends_the_process_which_says_why",
+        "integration/agents/test_progress.py::test_one_silent_partition_is_named_and_ends_the_process_although_others_get_on",
+    ),
+    "What merely waits is no stall: idle partitions, full lanes, records in flight, a stopped process.": (
+        "unit/kafka/test_progress.py::test_it_never_fires_while_every_step_is_made_within_its_time",
+        "integration/agents/test_progress.py::test_idle_partitions_full_lanes_and_long_waits_are_no_stalls",
+        "integration/agents/test_progress.py::test_a_process_that_was_stopped_for_longer_than_the_timeout_goes_on",
+    ),
+    "A static member that is back within the session timeout costs the others no rebalance.": (
+        "integration/agents/test_static_members.py::test_a_static_member_back_within_the_session_timeout_costs_the_others_no_rebalance",
+        "integration/agents/test_static_members.py::test_a_static_member_that_stays_away_loses_its_partitions_to_the_others",
+    ),
+    "Pages are open to this machine, elsewhere they need a token; to change things they always do.": (
         "unit/web/test_guard.py::test_this_machine_reads_every_page_without_a_token",
         "unit/web/test_guard.py::test_elsewhere_a_page_needs_the_token",
         "unit/web/test_guard.py::test_listening_elsewhere_without_a_token_is_refused",
         "unit/web/test_guard.py::test_nothing_but_reading_is_allowed",
+        "unit/web/test_forms.py::test_without_the_token_the_form_is_shown_again_as_it_was_filled_in",
+        "unit/web/test_forms.py::test_where_no_token_is_set_nothing_can_be_changed_and_the_setting_is_named",
+        "unit/web/test_forms.py::test_a_form_of_another_site_is_refused_even_with_the_token",
     ),
     "Kafka is reached by TLS with a password from environment or file.": (
         "unit/kafka/test_security.py::test_a_password_file_wins_and_its_line_end_is_not_part_of_it",

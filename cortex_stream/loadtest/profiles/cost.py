@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from cortex_stream.loadtest.corpus import paragraphs, repeated, short_texts
-from cortex_stream.loadtest.engine_cost import measure_engine
+from cortex_stream.loadtest.engine_cost import measure_dedupe, measure_engine
 from cortex_stream.loadtest.figures import method
 from cortex_stream.loadtest.free_model import NAME
 from cortex_stream.loadtest.load import LoadRequest, embed_requests
@@ -26,6 +26,7 @@ FREE: Final = Side(
     },
 )
 MOST_US: Final = 250.0
+DEDUPE_US: Final = 20.0
 EXPIRED_PER_S: Final = 20_000.0
 _REQUESTS_PER_S: Final = 3000  # about what one core answers
 _TURNS: Final = 3
@@ -50,6 +51,7 @@ async def measure_cost(bench: Bench) -> Report:
     """
     short = await measure_engine(_values(short_texts(), bench))
     long = await measure_engine(_values(paragraphs(), bench))
+    dedupe_us = await measure_dedupe(_values(short_texts(), bench), bench.settings)
     async with running(bench, FREE) as side:
         through = await _through_kafka(bench, side)
     parts = {
@@ -63,6 +65,7 @@ async def measure_cost(bench: Bench) -> Report:
         goals=[
             Goal("µs per short text, all but the model", through.short_us, "at most", MOST_US),
             Goal("µs per paragraph, all but the model", through.paragraph_us, "at most", MOST_US),
+            Goal("µs of it for the dedupe window", dedupe_us, "at most", DEDUPE_US),
             Goal(
                 "requests late at arrival, per second of one core in the engine",
                 1e6 / short.arrives_late_us,

@@ -20,7 +20,7 @@ from cortex_stream.environment import subprocess_environment
 from cortex_stream.kafka.admin import TopicAdmin
 from cortex_stream.kafka.connection import connection_arguments
 from cortex_stream.settings.tree import Settings
-from schemas.priority import Lane
+from schemas.priority import Lane, Priority
 from topics.names import INVALIDATIONS, RESULTS, request_topic
 
 REPOSITORY = Path(__file__).parents[3]
@@ -93,6 +93,9 @@ class Worker:
                 await asyncio.sleep(0.05)
 
 
+CLIENTS_LANES = tuple(Lane(priority) for priority in Priority)
+
+
 class Scene:
     """Topics, what was put in, what came out."""
 
@@ -139,7 +142,9 @@ class Scene:
         self.workers.append(worker)
         return worker
 
-    async def ask(self, count: int, *, lanes: Iterable[Lane] = Lane, **fields: Any) -> list[str]:
+    async def ask(
+        self, count: int, *, lanes: Iterable[Lane] = CLIENTS_LANES, **fields: Any
+    ) -> list[str]:
         """Send requests round the lanes; return their ids. A callable field is asked each time."""
         topics = itertools.cycle([request_topic(lane) for lane in lanes])
         return await self.send([(next(topics), {}) for _ in range(count)], **fields)

@@ -20,7 +20,7 @@ import orjson
 from agents.faust_app import EdgeApp
 from agents.faust_worker import EdgeWorker
 from agents.status import EdgeStatus
-from cortex_stream.bootstrap.worker import admission_bounds
+from cortex_stream.bootstrap.bounds import admission_bounds
 from cortex_stream.clock import SystemClock
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import CortexError, OutcomeTooLarge
@@ -52,10 +52,20 @@ class StubEngine:
                 pass
         return _outcome(RESULTS, asked["id"], _where(asked["id"], source))
 
+    def due_in_s(self, source: RecordSource) -> float:  # noqa: ARG002 (the engine's signature)
+        return 0.0
+
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
         asked = _read(value)
         content = b"x" * 9_000_000 if asked.get("do") == "large" else _where(asked["id"], source)
         return _outcome(INVALIDATIONS, asked["id"].split("-")[0], content)
+
+    def poisonous(
+        self, value: bytes | None, source: RecordSource, *, deliveries: int, readable: bool
+    ) -> Outcome:
+        name = orjson.loads(value or b"{}")["id"]
+        given_up = {"deliveries": deliveries, "readable": readable}
+        return _outcome(RESULTS, name, _where(name, source, **given_up))
 
     def unreadable(self, source: RecordSource, reason: str) -> Outcome:
         name = f"unreadable-{source.topic}-{source.partition}-{source.offset}"
@@ -115,7 +125,7 @@ class StubSource:
             "no producer": not self._edge.producer_able,
             "no partitions": not self._edge.partitions(),
         }
-        missing = tuple(reason for reason, holds in parts.items() if holds)
+        missing = tuple(reason for reason, holds in parts.items() if holds) + self._edge.stalls
         return Readiness(not missing, missing)
 
 

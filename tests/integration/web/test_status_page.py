@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,8 @@ _LOWEST_CONTRAST = """(() => {
   }
   return lowest;
 })()"""
+_OVERFLOWING = """[...document.querySelectorAll(".fold td")]
+  .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent).join("; ")"""
 
 Serve = Callable[[snapshots.FixedSource], Awaitable[str]]
 
@@ -76,6 +79,17 @@ async def test_the_page_fits_telephones_and_screens(tab: Tab, serve: Serve, name
     for width in (320, 400, 768, 1280):
         await tab.open(f"{address}?pause", width=width)
         assert await tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_no_figure_leaves_its_cell_on_a_telephone(tab: Tab, serve: Serve) -> None:
+    source = snapshots.busy()
+    long_s = 4210.0
+    lanes = tuple(replace(lane, worst_wait_s=long_s) for lane in source.status.lanes)
+    source.status = replace(source.status, lanes=lanes)
+
+    for width in (320, 400):
+        await tab.open(f"{await serve(source)}?pause", width=width)
+        assert await tab.evaluate(_OVERFLOWING) == ""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,7 +12,9 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.intake import Batch, Core, Engine, Intake, memory_bytes, weigh
+from agents.intake import Batch, Core, Engine, Intake
+from agents.polled import memory_bytes, weigh
+from agents.suspects import Counts
 from agents.track import Partition, Tracks
 from cortex_stream.clock import SystemClock
 from cortex_stream.delivery.outcome import Outcome
@@ -101,6 +103,10 @@ class HoldingProducer:
         await asyncio.Event().wait()
 
 
+async def no_counts() -> Counts:
+    return {}
+
+
 class OneEngine(Core):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -145,7 +151,13 @@ async def test_a_request_holds_no_more_than_it_counts_for_until_its_outcome_is_d
     admission = Admission({TOPIC: Bound(PLENTY, PLENTY)}, total_bytes=PLENTY)
     runner, producer = StubRunner(width=384), HoldingProducer()
     async with open_engine(stub_model(dims=384, runners=(runner,)), clock=SystemClock()) as engine:
-        intake = Intake(OneEngine(engine), producer, Tracks(admission), drain_timeout_s=0.01)
+        intake = Intake(
+            OneEngine(engine),
+            producer,
+            Tracks(admission),
+            drain_timeout_s=0.01,
+            read_counts=no_counts,
+        )
         await intake.start()
         tracemalloc.start()
         gc.collect()

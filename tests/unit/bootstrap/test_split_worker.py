@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cortex_stream.bootstrap import worker as module
-from cortex_stream.bootstrap.worker import Worker, admission_bounds
+from cortex_stream.bootstrap.bounds import admission_bounds
+from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.clock import ManualClock
 from cortex_stream.errors import OperatorError
 from cortex_stream.settings.stages import HostedStage, PipelinesSettings, WorkerSettings

@@ -14,12 +14,15 @@ from cortex_stream.scheduling.health import RunnerState
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
-from cortex_stream.web.status import PartitionStatus, ServiceState
+from cortex_stream.web.status import PartitionStatus, RebalanceStatus, ServiceState
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from tests.unit.engine.desk import request, source
 
 PARTITION = PartitionStatus("cortex.requests.low", 0, 5, 3, 9, 6)
+
+
+NO_REBALANCE = RebalanceStatus()
 
 
 @dataclass
@@ -29,6 +32,8 @@ class StillEdge:
     draining: bool = False
     producer_able: bool = True
     assigned: tuple[PartitionStatus, ...] = (PARTITION,)
+    stalls: tuple[str, ...] = ()
+    rebalances: RebalanceStatus = NO_REBALANCE
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
         return self.assigned
@@ -56,6 +61,7 @@ async def test_a_worker_is_ready_with_models_partitions_and_a_producer(
         (StillEdge(draining=True), False, "draining", ServiceState.DRAINING),
         (StillEdge(producer_able=False), False, "the producer cannot", ServiceState.STARTING),
         (StillEdge(assigned=()), False, "no partitions", ServiceState.STARTING),
+        (StillEdge(stalls=("no answer",)), False, "no answer", ServiceState.FAILING),
         (StillEdge(), True, "failing: not back", ServiceState.FAILING),
     ],
 )

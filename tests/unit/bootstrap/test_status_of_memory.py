@@ -6,13 +6,15 @@ from cortex_stream.bootstrap.status import WorkerStatus
 from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.scheduling.watermarks import SHED_ORDER, MemoryState, Pressure
 from cortex_stream.telemetry.process_memory import MemoryUse
-from cortex_stream.web.status import MemoryStatus, PartitionStatus, ServiceState
+from cortex_stream.web.status import MemoryStatus, PartitionStatus, RebalanceStatus, ServiceState
 from schemas.priority import Lane
 
 
 class StillEdge:
     draining = False
     producer_able = True
+    stalls = ()
+    rebalances = RebalanceStatus()
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
         return (PartitionStatus("cortex.requests.low", 0, 5, 3, 9, 6),)

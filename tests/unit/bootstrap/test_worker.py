@@ -3,16 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from cortex_stream.bootstrap.worker import (
-    Worker,
-    admission_bounds,
-    build_worker,
-    crowded_requests,
-    load_models,
-)
+from cortex_stream.bootstrap import worker as module
+from cortex_stream.bootstrap.bounds import admission_bounds, crowded_requests
+from cortex_stream.bootstrap.worker import Worker, build_worker, load_models
 from cortex_stream.clock import ManualClock
 from cortex_stream.errors import (
     CortexError,
+    InferenceFailed,
     InvariantError,
     OperatorError,
     StuckRun,
@@ -20,9 +17,10 @@ from cortex_stream.errors import (
 )
 from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
-from cortex_stream.settings.sections import LanesSettings
+from cortex_stream.settings.sections import InferenceSettings, LanesSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.telemetry import metrics
+from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from tests.tiny_onnx import install_tiny
@@ -82,6 +80,9 @@ def test_each_consumed_topic_has_its_bound_under_its_name_on_the_cluster() -> No
         "staging.cortex.stages.validation.high": Bound(250, size),
         "staging.cortex.stages.validation.medium": Bound(1250, size),
         "staging.cortex.stages.validation.low": Bound(2500, size),
+        "staging.cortex.retries.1": Bound(1250, size // 16),
+        "staging.cortex.retries.2": Bound(1250, size // 16),
+        "staging.cortex.retries.3": Bound(1250, size // 16),
         "staging.cortex.events": Bound(1000, size),
     }
 
@@ -189,3 +190,47 @@ def test_a_worker_is_named_after_its_machine_and_process(settings: Settings) -> 
 
     assert first.instance == second.instance
     assert first.instance.rpartition("-")[2].isdigit()
+
+
+async def test_a_retry_is_counted_by_its_topic_and_its_cause_is_remembered(
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stub_model(name="tiny", runners=(StubRunner(failures=iter([InferenceFailed("gone")])),))
+    monkeypatch.setattr(module, "verify_topics", no_cluster)
+    once = settings.model_copy(update={"inference": InferenceSettings(attempts=1)})
+    worker = Worker(once, clock=clock, instance="worker-0", load=lambda _: [model])
+    await worker.start()
+    counter = metrics.RETRIES.labels("1", "inference_failed")
+    before = counter._value.get(), metrics.HANDOVERS.labels("validation")._value.get()
+
+    outcome = await worker.engine.process(request(), source())
+    worker.settled(outcome, replace(source(lane=None), stage="validation"))
+    budget_left = worker.retry_budget_left()
+    await worker.stop()
+
+    assert outcome.records[0].topic == "cortex.retries.1"
+    after = counter._value.get(), metrics.HANDOVERS.labels("validation")._value.get()
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 0)
+    [error] = worker.errors.newest()
+    assert (error.code, error.message) == ("inference_failed", "gone")
+    assert worker.lane_rates.rate_per_s("retries") > 0
+    assert (budget_left, worker.retry_budget_left()) == (99.0, 0.0)  # none without an engine
+
+
+def test_retries_in_the_process_are_counted_by_topic(build: Callable[[], Worker]) -> None:
+    worker = build()
+
+    worker.admission.take("cortex.retries.2", records=3, size_bytes=30)
+
+    assert worker.retries_waiting() == 3
+    [sample] = [
+        sample
+        for metric in metrics.RETRIES_WAITING.collect()
+        for sample in metric.samples
+        if sample.labels["retry"] == "2"
+    ]
+    assert sample.value == 3
+
+
+async def no_cluster(_: Settings) -> None:
+    return

@@ -93,7 +93,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_setting_is_named_by_every_command_that_needs_settings() -> None:
-    for command in (["send", "embed", "x"], ["results"], ["worker"], ["topics", "plan"]):
+    for command in (["send", "embed", "x"], ["results"], ["topics", "plan"]):
         result = CliRunner().invoke(app, command, env={"KAFKA_BROKERS": "nonsense"})
 
         assert result.exit_code == 1, command

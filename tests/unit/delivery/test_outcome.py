@@ -12,6 +12,7 @@ from cortex_stream.delivery.outcome import (
     rfc3339,
 )
 from cortex_stream.errors import CortexError, InferenceFailed, InvalidField
+from schemas.handovers import Reinjection
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.outcomes import Outcome as OutcomeMessage
 from schemas.vectors import LakeVector
@@ -24,6 +25,8 @@ EMBEDDED = {
     "tokens": (3,),
     "truncated": (False,),
 }
+REPLAY = Reinjection(replay_id="r1", publish_to="replays")
+REDRIVE = Reinjection(replay_id="r2", publish_to="results", redrives=1)
 CLASSIFIED = {
     "classifications": [[{"label": "spam", "score": 0.5}]],
     "tokens": (3,),
@@ -36,14 +39,14 @@ def fields(
     request_id: str | None = "42",
     error: CortexError | None = None,
     output: Mapping[str, object] | None = None,
-    replay_id: str | None = None,
+    reinjection: Reinjection | None = None,
 ) -> OutcomeFields:
     return OutcomeFields(
         outcome_id="0" * 32,
         request_id=request_id,
         request_type="cortex.nlp.embed.v1",
         traceparent="00-1-2-01" if output else None,
-        replay_id=replay_id,
+        reinjection=reinjection,
         output=output,
         error=error,
         model=MODEL if output else None,
@@ -60,7 +63,7 @@ def fields(
         (OutcomeKind.REJECTED, fields(error=InvalidField("wrong", field="data.texts"))),
         (OutcomeKind.REJECTED, fields(error=InvalidField("wrong"), request_id=None)),
         (OutcomeKind.EXPIRED, fields(error=InferenceFailed("late"))),
-        (OutcomeKind.DEAD_LETTER, fields(error=InferenceFailed("bad"), replay_id="r1")),
+        (OutcomeKind.DEAD_LETTER, fields(error=InferenceFailed("bad"), reinjection=REPLAY)),
     ],
 )
 def test_what_is_encoded_is_what_the_schema_promises(
@@ -93,14 +96,15 @@ def test_an_error_on_the_wire_is_code_message_field_and_whether_a_retry_may_help
     ]
 
 
-def test_an_outcome_is_keyed_by_the_request_id_and_a_replays_goes_to_its_own_topic() -> None:
-    live = outcome_record(OutcomeKind.RESULT, fields(output=EMBEDDED), now_unix_ms=0)
-    replay = outcome_record(
-        OutcomeKind.RESULT, fields(output=EMBEDDED, replay_id="r"), now_unix_ms=0
+def test_an_outcome_is_keyed_by_the_request_id_and_a_replay_says_where_it_goes() -> None:
+    live, replay, redrive = (
+        outcome_record(OutcomeKind.RESULT, fields(output=EMBEDDED, reinjection=each), now_unix_ms=0)
+        for each in (None, REPLAY, REDRIVE)
     )
 
     assert (live.topic, live.key) == ("cortex.results", b"42")
     assert (replay.topic, replay.key) == ("cortex.replays", b"42")
+    assert (redrive.topic, redrive.key) == ("cortex.results", b"42")
 
 
 def test_an_unreadable_request_id_is_null_and_the_subject_absent() -> None:
@@ -109,7 +113,7 @@ def test_an_unreadable_request_id_is_null_and_the_subject_absent() -> None:
     record = outcome_record(OutcomeKind.REJECTED, refused, now_unix_ms=0)
 
     event = orjson.loads(record.value or b"")
-    assert record.key is None
+    assert record.key == refused.outcome_id.encode()
     assert "subject" not in event
     assert event["data"]["request_id"] is None
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,20 +15,23 @@ from cortex_stream.engine.embedding import EmbeddingStage
 from cortex_stream.engine.endings import Endings
 from cortex_stream.engine.engine import Engine
 from cortex_stream.engine.models import KnownModel, ServedModels
+from cortex_stream.engine.reuse import DedupeWindow
 from cortex_stream.inference.model import LoadedModel
 from cortex_stream.record import Headers, OutgoingRecord, RecordSource
 from cortex_stream.routing.pipeline import BUILT_IN, Pipeline
 from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.crowding import Crowding
-from cortex_stream.settings.sections import LimitsSettings
+from cortex_stream.settings.sections import LimitsSettings, RetriesSettings
 from cortex_stream.testing.stub_runner import stub_model
+from schemas.handovers import HANDOVER, Handover, Reinjection
 from schemas.outcomes import Outcome as OutcomeMessage
 from schemas.priority import Lane
 from schemas.requests import EMBED
-from topics.names import DEAD_LETTERS, REPLAYS, RESULTS
+from topics.names import DEAD_LETTERS, REPLAYS, RESULTS, VALIDATION
 
 LIMITS = LimitsSettings()
+NEVER_LATER = RetriesSettings(most=0)
 
 
 @asynccontextmanager
@@ -40,6 +44,9 @@ async def open_engine(
     known: Sequence[KnownModel] = (),
     pipelines: Sequence[Pipeline] = BUILT_IN,
     crowding: Crowding | None = None,
+    max_attempts: int = 3,
+    retries: RetriesSettings | None = None,
+    dedupe: DedupeWindow | None = None,
 ) -> AsyncIterator[Engine]:
     """Yield an engine that serves `loaded`, or one stub model where none is `known`."""
     clock = clock or ManualClock()
@@ -61,11 +68,13 @@ async def open_engine(
             pipelines=pipelines,
             endings=Endings(limits=limits, clock=clock, worker="worker-0"),
             limits=limits,
-            max_attempts=3,
+            max_attempts=max_attempts,
             clock=clock,
             instance="worker-0",
             most_request_bytes=most_request_bytes,
             crowding=crowding,
+            dedupe=dedupe,
+            retries=retries,
         )
 
 
@@ -86,6 +95,30 @@ def source(
         lane=lane,
         key=b"key",
         headers=headers,
+    )
+
+
+def put_back(
+    again: Reinjection, *, lane: Lane = Lane.REPLAY, left_ms: float | None = None
+) -> RecordSource:
+    """Return the place of a record that a replay or a redrive has put back."""
+    origin = source()
+    handover = Handover(
+        version=1,
+        stage=VALIDATION,
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        timestamp_ms=origin.timestamp_ms,
+        attempt=1,
+        spent_ms=0.0,
+        left_ms=left_ms,
+        progress=None,
+        reinjection=again,
+    )
+    headers = [(HANDOVER, handover.model_dump_json().encode())]
+    return replace(
+        origin, topic="put-back", offset=99, lane=lane, headers=headers, stage=VALIDATION
     )
 
 

@@ -27,15 +27,18 @@ from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.record import RecordSource
 from cortex_stream.settings.sections import LimitsSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
+from schemas.handovers import Reinjection
 from schemas.outcomes import ClassifyOutput, EmbedOutput, OutcomeKind
 from schemas.priority import Lane
 from schemas.requests import CLASSIFY, EMBED
 from schemas.vectors import LakeVector
 from tests.unit.engine.desk import (
+    NEVER_LATER,
     code_of,
     letter_of,
     message_of,
     open_engine,
+    put_back,
     record_of,
     request,
     source,
@@ -294,17 +297,83 @@ async def test_a_classification_with_a_subject_gives_lake_nothing(engine: Engine
     assert [record.topic for record in outcome.records] == ["cortex.results"]
 
 
+REPLAY = Reinjection(replay_id="r1", publish_to="replays")
+REDRIVE = Reinjection(replay_id="d1", publish_to="results", redrives=2)
+
+
 async def test_a_replay_is_answered_apart_with_an_outcome_id_of_its_own(engine: Engine) -> None:
     value = request(subject="doc")
-    headers = [("cortex_replay-id", b"r1")]
 
     live = await engine.process(value, source())
-    replay = await engine.process(value, source(lane=Lane.REPLAY, headers=headers))
-    again = await engine.process(value, source(lane=Lane.REPLAY, headers=headers))
+    replay = await engine.process(value, put_back(REPLAY))
+    again = await engine.process(value, put_back(REPLAY))
 
     assert [record.topic for record in replay.records] == ["cortex.replays"]  # none for lake
     assert message_of(replay).data.replay_id == "r1"
     assert replay.outcome_id == again.outcome_id != live.outcome_id
+
+
+async def test_a_redrive_is_answered_to_everybody_with_an_outcome_id_of_its_own(
+    engine: Engine,
+) -> None:
+    value = request(subject="doc")
+
+    live = await engine.process(value, source())
+    redriven = await engine.process(value, put_back(REDRIVE, lane=Lane.HIGH))
+
+    assert [record.topic for record in redriven.records] == ["cortex.results", "lake.vectors"]
+    assert message_of(redriven).data.replay_id == "d1"
+    assert redriven.outcome_id != live.outcome_id
+
+
+@pytest.mark.parametrize("value", [request(texts=[]), b"junk"], ids=["refused", "unreadable"])
+async def test_a_redrive_that_fails_again_says_how_often_it_was_and_where_it_came_from(
+    engine: Engine, value: bytes
+) -> None:
+    before = await engine.process(value, source())
+    outcome = await engine.process(value, put_back(REDRIVE))
+
+    assert outcome.outcome_id != before.outcome_id
+    letter = letter_of(outcome)
+    headers = dict(letter.headers)
+    assert "cortex_dlt-redrive-count" not in dict(letter_of(before).headers)
+    assert headers["cortex_dlt-redrive-count"] == b"2"
+    assert headers["cortex_dlt-original-topic"] == b"cortex.requests.medium"
+    assert headers["cortex_dlt-original-offset"] == b"7"
+    assert (letter.value, "cortex_handover" in headers) == (value, False)
+
+
+async def test_a_replay_that_fails_leaves_no_dead_letter_of_what_is_there_already(
+    engine: Engine,
+) -> None:
+    outcome = await engine.process(request(texts=[]), put_back(REPLAY))
+
+    assert [record.topic for record in outcome.records] == ["cortex.replays"]
+    assert code_of(outcome) == "invalid_field"
+
+
+async def test_what_a_client_says_about_replays_is_not_believed(engine: Engine) -> None:
+    [header] = put_back(REPLAY).headers
+    headers = [header, ("cortex_replay-id", b"r1")]
+
+    outcome = await engine.process(request(), source(headers=headers))
+
+    assert record_of(outcome).topic == "cortex.results"
+    assert message_of(outcome).data.replay_id is None
+
+
+async def test_a_request_that_is_put_back_has_the_time_that_is_given_to_it_anew(
+    engine: Engine, clock: ManualClock
+) -> None:
+    value = request(deadlinems=1000)
+    clock.advance_s(3600)
+    place = replace(put_back(REDRIVE, left_ms=1000.0), timestamp_ms=clock.unix_ms())
+
+    in_time = await engine.process(value, place)
+    clock.advance_s(1)
+    late = await engine.process(value, place)
+
+    assert (in_time.kind, late.kind) == (OutcomeKind.RESULT, OutcomeKind.EXPIRED)
 
 
 # ---- outcome ids ---------------------------------------------------------------------------------
@@ -349,7 +418,7 @@ async def test_a_record_whose_id_cannot_be_read_is_known_by_its_place(engine: En
 
     assert first.outcome_id == again.outcome_id != other.outcome_id
     assert message_of(first).data.request_id is None
-    assert record_of(first).key is None
+    assert record_of(first).key == record_of(again).key  # so both are in one partition
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -445,7 +514,8 @@ async def test_after_the_last_attempt_a_dead_letter_says_how_many_there_were(
     clock: ManualClock,
 ) -> None:
     runner = failing(*[InferenceFailed("the device is gone")] * 3)
-    async with open_engine(stub_model(runners=(runner,)), clock=clock) as engine:
+    model = stub_model(runners=(runner,))
+    async with open_engine(model, clock=clock, retries=NEVER_LATER) as engine:
         outcome = await engine.process(request(), source())
 
     message = message_of(outcome)
@@ -695,6 +765,7 @@ async def test_an_unforeseen_error_before_the_stages_is_a_dead_letter(
         raise ZeroDivisionError("a bug of ours")
 
     monkeypatch.setattr("cortex_stream.engine.engine.decode", broken)
+    monkeypatch.setattr("cortex_stream.engine.reading.decode", broken)
 
     asked = await engine.process(request(), source())
     told = engine.process_event(b"{}", source(lane=None))

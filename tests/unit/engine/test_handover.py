@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cortex_stream.clock import ManualClock
 from cortex_stream.deadline import Deadline
 from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.retry import Tries
 from cortex_stream.engine.engine import Engine
 from cortex_stream.engine.handover import hand_over, read_arrival
 from cortex_stream.engine.models import KnownModel
@@ -25,11 +26,19 @@ from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import Route, StageName
 from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
-from schemas.handovers import HANDOVER, VECTORS
+from schemas.handovers import HANDOVER, VECTORS, Reinjection
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
 from schemas.requests import CLASSIFY, EmbedData, RequestAttributes
-from tests.unit.engine.desk import code_of, letter_of, message_of, open_engine, request, source
+from tests.unit.engine.desk import (
+    code_of,
+    letter_of,
+    message_of,
+    open_engine,
+    put_back,
+    request,
+    source,
+)
 from topics.names import DEAD_LETTERS, stage_topic
 
 NOW_MS = 1_700_000_000_000
@@ -159,7 +168,7 @@ async def test_it_keeps_its_lane_key_headers_and_bytes(clock: ManualClock) -> No
 
 async def test_a_replay_stays_in_its_lane_and_apart(clock: ManualClock) -> None:
     value = request()
-    replay = source(lane=Lane.REPLAY, headers=[("cortex_replay-id", b"r1")])
+    replay = put_back(Reinjection(replay_id="r1", publish_to="replays"))
 
     async with hosts(clock=clock) as engine:
         handed = await engine.process(value, replay)
@@ -373,7 +382,7 @@ async def test_a_dead_letter_of_an_unreadable_hand_over_that_does_not_fit_is_rep
 def item(*, deadline: Deadline | None = None, headers: object = ()) -> WorkItem:
     return WorkItem(
         request=Request(
-            RequestAttributes(id="1", type=CLASSIFY), EmbedData(texts=["x"]), b"d" * 32, None
+            RequestAttributes(id="1", type=CLASSIFY), EmbedData(texts=["x"]), b"d" * 32
         ),
         source=source(received_s=0.0, headers=headers),  # type: ignore[arg-type]
         lane=Lane.HIGH,
@@ -426,7 +435,7 @@ def test_what_was_handed_over_arrives_bit_by_bit(
     arrival = read_arrival(arrived(handed), now_s=50.0, now_unix_ms=NOW_MS + 250)
 
     assert value_of(handed) == b"\x00\xff"
-    assert (arrival.stage, arrival.attempt) == ("inference", attempt)
+    assert (arrival.stage, arrival.tries) == ("inference", Tries(attempt))
     assert replace(arrival.origin, received_s=0.0) == replace(
         work.source, lane=Lane.HIGH, headers=tuple(headers)
     )

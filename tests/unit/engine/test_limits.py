@@ -14,7 +14,15 @@ from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from schemas.requests import EMBED
-from tests.unit.engine.desk import code_of, letter_of, message_of, open_engine, request, source
+from tests.unit.engine.desk import (
+    NEVER_LATER,
+    code_of,
+    letter_of,
+    message_of,
+    open_engine,
+    request,
+    source,
+)
 
 EMBEDDING = StageName.EMBEDDING
 
@@ -74,7 +82,9 @@ async def test_a_stage_beyond_its_time_is_tried_again_and_then_a_dead_letter() -
     runner.released.clear()
     pipelines = limited(timeouts_s={EMBEDDING: 0.01})
 
-    async with open_engine(stub_model(runners=(runner,)), pipelines=pipelines) as engine:
+    async with open_engine(
+        stub_model(runners=(runner,)), pipelines=pipelines, retries=NEVER_LATER
+    ) as engine:
         outcome = await engine.process(request(), source())
         runner.released.set()
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_stream.engine.engine import _asker
 from cortex_stream.engine.parse import Envelope, decode, read_attributes, readable_id
+from cortex_stream.engine.reading import _asker
 from cortex_stream.engine.validate import validate
 from cortex_stream.errors import Refused
 from cortex_stream.record import Headers
@@ -29,7 +29,7 @@ def read(value: bytes | None, headers: Headers = ()) -> Request:
 
 
 def validated(envelope: Envelope) -> Request:
-    return validate(read_attributes(envelope), envelope.data, replay_id=None, limits=LIMITS)
+    return validate(read_attributes(envelope), envelope.data, limits=LIMITS)
 
 
 def refusal(value: bytes | None, headers: Headers = ()) -> tuple[str, str | None, str | None]:
@@ -383,7 +383,7 @@ almost_events = st.fixed_dictionaries(
 )
 headers_of_any_kind = st.lists(
     st.tuples(
-        st.sampled_from(["ce_id", "ce_type", "ce_deadlinems", "ce_time", "x", "cortex_replay-id"]),
+        st.sampled_from(["ce_id", "ce_type", "ce_deadlinems", "ce_time", "x", "cortex_handover"]),
         st.none() | st.binary(max_size=20),
     ),
     max_size=5,

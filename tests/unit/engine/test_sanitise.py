@@ -42,7 +42,7 @@ def test_texts_and_labels_are_sanitised() -> None:
     envelope = decode(value, source(), limits=LIMITS)
 
     attributes = read_attributes(envelope)
-    data = validate(attributes, envelope.data, replay_id=None, limits=LIMITS).data
+    data = validate(attributes, envelope.data, limits=LIMITS).data
 
     assert isinstance(data, ClassifyData)
     assert (data.texts, data.labels) == (["\u00e9 "], ["a "])

@@ -3,7 +3,7 @@ import pytest
 from cortex_stream.routing.hosting import Handoff, Local, feeds, next_hop
 from cortex_stream.routing.route import Route, StageName
 from cortex_stream.settings.stages import ALL_STAGES
-from schemas.priority import Lane
+from schemas.priority import Lane, Priority
 from topics.names import HANDOVER_STAGES, VALIDATION
 
 EMBEDDING, INFERENCE = StageName.EMBEDDING, StageName.INFERENCE
@@ -41,9 +41,27 @@ def test_a_worker_reads_the_clients_if_it_validates_and_what_others_hand_over_to
     found = feeds(hosted)
 
     assert {feed.stage for feed in found} == wanted
+    live = [Lane(priority) for priority in Priority]
+    lanes_of: dict[str | None, list[Lane | None]] = {
+        None: [*live],
+        VALIDATION: [Lane.REPLAY, *live, None, None, None],
+        EMBEDDING: [*Lane],
+        INFERENCE: [*Lane],
+    }
     for stage in wanted:
-        lanes = [lane for lane in Lane if stage != VALIDATION or lane is not Lane.REPLAY]
-        assert [feed.lane for feed in found if feed.stage is stage] == lanes
+        assert [feed.lane for feed in found if feed.stage is stage] == lanes_of[stage]
+
+
+def test_retries_wait_for_their_time_and_nothing_else_does() -> None:
+    waiting = [feed.topic for feed in feeds(ALL_STAGES) if feed.waits]
+
+    assert waiting == ["cortex.retries.1", "cortex.retries.2", "cortex.retries.3"]
+
+
+def test_the_replay_lane_takes_only_what_was_put_back() -> None:
+    [replay] = [feed for feed in feeds(ALL_STAGES) if feed.topic == "cortex.requests.replay"]
+
+    assert (replay.lane, replay.stage) == (Lane.REPLAY, VALIDATION)
 
 
 def test_feeds_are_topics_of_the_catalogue() -> None:

@@ -88,6 +88,15 @@ def accepted_by_model(name: str, message: object) -> bool:
     return True
 
 
+AUDIT: dict[str, Any] = {
+    "schema_version": "cortex.audit.v1",
+    "at": "2026-01-31T12:00:00.000Z",
+    "principal": "ann@desk",
+    "action": "dead_letter.redrive",
+    "subject": "cortex.dead-letters/0/42",
+    "details": {"replay_id": "redrive-0123-1", "turn": 1, "edited": False, "request_id": None},
+}
+
 VALID = [
     ("embed-request.v1", EMBED),
     ("embed-request.v1", {**EMBED, "comment": "an extension attribute that we do not know"}),
@@ -116,6 +125,7 @@ VALID = [
     ),
     ("invalidation.v1", INVALIDATION),
     ("lake-vector.v1", LAKE_VECTOR),
+    ("audit.v1", AUDIT),
 ]
 INVALID = [
     ("embed-request.v1", without(EMBED, "id")),
@@ -154,6 +164,8 @@ INVALID = [
     ("invalidation.v1", {**INVALIDATION, "value": ""}),
     ("lake-vector.v1", {**LAKE_VECTOR, "schema_version": "lake.vector.v2"}),
     ("lake-vector.v1", without(LAKE_VECTOR, "model")),
+    ("audit.v1", without(AUDIT, "principal")),
+    ("audit.v1", {**AUDIT, "details": {"turn": 1.5}}),
 ]
 
 
@@ -201,7 +213,8 @@ def test_integers_of_messages_stay_within_what_a_double_holds_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("outcome.v1", OUTCOME), ("lake-vector.v1", LAKE_VECTOR)]
+    ("name", "message"),
+    [("outcome.v1", OUTCOME), ("lake-vector.v1", LAKE_VECTOR), ("audit.v1", AUDIT)],
 )
 def test_readers_of_ours_do_not_stop_at_a_field_of_a_later_release(
     name: str, message: dict[str, Any]

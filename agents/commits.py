@@ -1,0 +1,114 @@
+"""What one assignment commits: where to go on, and how far records may have begun.
+
+Invariants:
+    No record begins before a commit says that it may have.
+    Whoever leaves its partitions in order says so; whoever ends in any other way cannot.
+
+Owner: the worker's event loop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from agents.suspects import Suspects
+from agents.track import Partition, Tracks
+from cortex_stream.delivery.attempts import Mark, mark_begun, mark_left, read_mark
+from cortex_stream.kafka.commits import Commit, Place, read_commits, read_ends, try_commit
+
+Marked = dict[Partition, Mark]
+Beside = Callable[[Callable[[Any, Any], Awaitable[Any]], Any], Awaitable[Any]]
+"""Calls something of `cortex_stream.kafka.commits`, with its second argument, beside the consumer."""
+
+
+class Commits:
+    """The commits of the partitions that are assigned now."""
+
+    def __init__(self, tracks: Tracks, beside: Beside) -> None:
+        self._tracks = tracks
+        self._beside = beside
+        self._suspects = Suspects({})
+        self._marks: Marked = {}
+        self._begun: dict[Partition, int] = {}  # after the last record, as of the last commit
+        self._one_by_one = asyncio.Lock()
+
+    async def take_over(self, assigned: Iterable[Place]) -> dict[Partition, range]:
+        """Begin an assignment; return the offsets of what may have ended the last owner."""
+        commits: dict[Place, Commit] = await self._beside(read_commits, assigned)
+        self._marks = {Partition(*at): read_mark(*commit) for at, commit in commits.items()}
+        self._begun = {}
+        suspects = {at: mark.suspects for at, mark in self._marks.items() if mark.suspects}
+        if not suspects:
+            return {}
+        ends: dict[Place, int] = await self._beside(read_ends, list(suspects))
+        # What came later has not begun.
+        return {
+            at: range(offsets.start, min(offsets.stop, ends[at]))
+            for at, offsets in suspects.items()
+        }
+
+    def begin(self, suspects: Suspects) -> None:
+        """Know the suspects of the assignment: their partitions are not in order without them."""
+        self._suspects = suspects
+
+    def offset(self, at: Partition) -> int | None:
+        """Return the committed offset of a partition, None before its first commit."""
+        mark = self._marks.get(at)
+        return None if mark is None else mark.offset
+
+    async def may_begin(self, polled: Mapping[Partition, range]) -> bool:
+        """See that a commit says that the offsets `polled` may have begun.
+
+        Returns False if it is too late: the assignment has ended.
+        """
+        if all(
+            at in self._marks and offsets.stop <= (self._marks[at].until or 0)
+            for at, offsets in polled.items()
+        ):
+            return True
+        return await self._commit(lambda: self._ahead(polled))
+
+    async def go_on(self) -> bool:
+        """Commit how far the partitions have got; tell whether there was anything to commit."""
+        return await self._commit(self._moved)
+
+    async def leave(self) -> bool:
+        """Commit for the last time: all that had begun is finished, or will begin anew."""
+        return await self._commit(self._left)
+
+    async def _commit(self, choose: Callable[[], Marked]) -> bool:
+        async with self._one_by_one:
+            marks = choose()
+            commits = {at: (mark.offset, mark.metadata) for at, mark in marks.items()}
+            committed = bool(marks) and await self._beside(try_commit, commits)
+            if committed:
+                self._marks.update(marks)
+            return committed
+
+    def _ahead(self, polled: Mapping[Partition, range]) -> Marked:
+        positions = self._tracks.positions()
+        return {
+            at: self._going_on(at, positions.get(at, offsets.start), begun=offsets.stop)
+            for at, offsets in polled.items()
+        }
+
+    def _moved(self) -> Marked:
+        ends = self._tracks.ends()
+        return {
+            at: self._going_on(at, offset, begun=ends[at])
+            for at, offset in self._tracks.positions().items()
+            if offset != self.offset(at)
+        }
+
+    def _going_on(self, at: Partition, offset: int, *, begun: int) -> Mark:
+        before = self._begun.get(at, begun)
+        self._begun[at] = begun
+        return mark_begun(offset, before=before, begun=begun, suspects=self._suspects.of(at))
+
+    def _left(self) -> Marked:
+        positions = self._tracks.positions()
+        marks = {
+            at: mark_left(positions.get(at, mark.offset), suspects=self._suspects.of(at))
+            for at, mark in self._marks.items()
+        }
+        return {at: mark for at, mark in marks.items() if mark != self._marks[at]}

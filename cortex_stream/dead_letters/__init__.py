@@ -1,0 +1,1 @@
+"""Dead letters after the fact: find them, read them, and put their requests back."""

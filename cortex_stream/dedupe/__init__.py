@@ -1,0 +1,1 @@
+"""Remembers which payload a request id came with, so that its reuse for another one is noticed."""

@@ -1,0 +1,279 @@
+"""From a record to a work item, or to the outcome of what cannot become one."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from cortex_stream.clock import Clock
+from cortex_stream.deadline import Deadline
+from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.retry import FIRST_TRY, GiveUp, Tries, decide_end
+from cortex_stream.engine.endings import Asker, Endings
+from cortex_stream.engine.handover import Arrival, position_of, read_arrival
+from cortex_stream.engine.models import ServedModels
+from cortex_stream.engine.parse import Envelope, decode, read_attributes, readable_id
+from cortex_stream.engine.stage import Progress
+from cortex_stream.engine.validate import payload_digest, validate
+from cortex_stream.errors import CortexError, Expired, InvalidHandover, ResourceExhausted
+from cortex_stream.record import RecordSource
+from cortex_stream.routing.estimate import decide_deadline, estimate_tokens
+from cortex_stream.routing.pipeline import Pipeline, choose_pipeline, decide_pipeline_route
+from cortex_stream.routing.request import Request, WorkItem
+from cortex_stream.scheduling.admission import weight_bytes
+from cortex_stream.settings.sections import LimitsSettings
+from schemas.outcomes import OutcomeKind
+from schemas.priority import Lane, effective_lane
+from schemas.requests import (
+    MAX_TRACE_CHARS,
+    UNKNOWN_SOURCE,
+    ClassifyData,
+    RequestAttributes,
+    RequestData,
+)
+from topics.names import VALIDATION
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Try:
+    """Where one try of a request stands, so that a failure can say so."""
+
+    tries: Tries
+    progress: Progress
+    stage: str
+
+
+class Reader:
+    """Reads requests as clients, or other workers, have written them.
+
+    Holds nothing that changes: `read` may run in any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: ServedModels,
+        endings: Endings,
+        limits: LimitsSettings,
+        clock: Clock,
+        pipelines: Sequence[Pipeline],
+        most_request_bytes: int,
+    ) -> None:
+        self._models = models
+        self._endings = endings
+        self._limits = limits
+        self._clock = clock
+        self._pipelines = pipelines
+        self._most_request_bytes = most_request_bytes
+
+    def read(self, value: bytes | None, source: RecordSource) -> tuple[WorkItem, Try] | Outcome:
+        """Return the work item in a record and where it stands, or how it ended: late, or refused.
+
+        The deadline is looked at as soon as it is known, before the type and the data: a late
+        request is `expired` whatever it asks, since nobody waits for a better answer.
+
+        Raises:
+            CortexError: with disposition FATAL.
+        """
+        envelope: Envelope | None = None
+        arrival: Arrival | None = None
+        try:
+            try:
+                envelope = decode(value, source, limits=self._limits)
+            finally:  # what cannot be decoded came from somewhere, too
+                if source.stage is not None:
+                    arrival = self.arrival(source)
+                    source = arrival.origin
+            attributes = read_attributes(envelope)
+            deadline = self._deadline(attributes, source, arrival)
+            request = validate(attributes, envelope.data, limits=self._limits)
+            self._ensure_room(value, request.data)
+            item = self._route(request, source, deadline, arrival)
+        except Exception as raised:  # noqa: BLE001 (one record's bad luck must not be everybody's)
+            return self.refuse(raised, value, source, envelope, arrival)
+        if arrival is None:
+            return item, Try(FIRST_TRY, Progress(), VALIDATION)
+        return item, Try(arrival.tries, arrival.progress, VALIDATION)
+
+    def arrival(self, source: RecordSource) -> Arrival:
+        """Return what was handed over in a record.
+
+        Raises:
+            InvalidHandover: it cannot be read.
+        """
+        return read_arrival(
+            source, now_s=self._clock.monotonic_s(), now_unix_ms=self._clock.unix_ms()
+        )
+
+    def refuse(
+        self,
+        raised: Exception,
+        value: bytes | None,
+        source: RecordSource,
+        envelope: Envelope | None,
+        arrival: Arrival | None = None,
+    ) -> Outcome:
+        """Return the outcome of a record that never became a work item.
+
+        Raises:
+            CortexError: with disposition FATAL.
+        """
+        error = raised if isinstance(raised, CortexError) else unforeseen(raised, VALIDATION)
+        end = decide_end(error)
+        if not isinstance(end, GiveUp):
+            raise error
+        return self._endings.failure(
+            end.kind,
+            error,
+            _asker(value, source, envelope, arrival),
+            value,
+            source,
+            stage=VALIDATION,
+            tries=FIRST_TRY if arrival is None else arrival.tries,
+        )
+
+    def give_up(
+        self,
+        error: CortexError,
+        value: bytes | None,
+        source: RecordSource,
+        *,
+        deliveries: int,
+        readable: bool,
+    ) -> Outcome:
+        """Return the dead letter of a record that must not run again.
+
+        Only if `readable` is it looked at, to tell who asked.
+        """
+        envelope: Envelope | None = None
+        arrival: Arrival | None = None
+        if readable:
+            with suppress(CortexError):
+                envelope = decode(value, source, limits=self._limits)
+            if source.stage is not None:
+                with suppress(InvalidHandover):
+                    arrival = self.arrival(source)
+                    source = arrival.origin
+        return self._endings.failure(
+            OutcomeKind.DEAD_LETTER,
+            error,
+            _asker(value, source, envelope, arrival),
+            value,
+            source,
+            stage=VALIDATION,
+            tries=Tries(attempt=deliveries),
+        )
+
+    def _deadline(
+        self, attributes: RequestAttributes, source: RecordSource, arrival: Arrival | None
+    ) -> Deadline | None:
+        """Return until when somebody waits, or None without a limit.
+
+        Raises:
+            Expired: nobody does any more.
+        """
+        now_s = self._clock.monotonic_s()
+        if arrival is not None:
+            deadline = arrival.deadline
+        else:
+            deadline = decide_deadline(
+                attributes, source, now_s=now_s, now_unix_ms=self._clock.unix_ms()
+            )
+        check_in_time(deadline, now_s=now_s, doing="arriving")
+        return deadline
+
+    def _ensure_room(self, value: bytes | None, data: RequestData) -> None:
+        """Refuse what needs more memory than there will ever be for one request.
+
+        Raises:
+            ResourceExhausted: so it does.
+        """
+        labels = data.labels if isinstance(data, ClassifyData) else None
+        inputs = len(data.texts) + len(labels or ())
+        needs_bytes = weight_bytes(record_bytes=len(value or b""), texts=inputs)
+        if needs_bytes > self._most_request_bytes:
+            raise ResourceExhausted(
+                f"the request needs about {needs_bytes} bytes of memory, this worker gives a"
+                f" request {self._most_request_bytes}; send fewer texts in each request"
+            )
+
+    def _route(
+        self,
+        request: Request,
+        source: RecordSource,
+        deadline: Deadline | None,
+        arrival: Arrival | None,
+    ) -> WorkItem:
+        """Decide lane, pipeline, stages and cost.
+
+        Raises:
+            Refused: no model answers such a request.
+            InvalidHandover: what was handed over does not fit the request.
+        """
+        attributes = request.attributes
+        lane = effective_lane(lane=source.lane or Lane.MEDIUM, priority=attributes.priority)
+        pipeline = choose_pipeline(
+            self._pipelines, attributes.type, lane=lane, tenant=request.tenant
+        )
+        again = None if arrival is None else arrival.reinjection
+        chosen = None if again is None else again.model  # a replay's, in place of the request's
+        model = self._models.find(chosen or request.data.model or pipeline.model)
+        route = decide_pipeline_route(pipeline, attributes.type, model)
+        return WorkItem(
+            request=request,
+            source=source,
+            lane=lane,
+            pipeline=pipeline,
+            route=route,
+            position=0 if arrival is None else position_of(arrival, request, route),
+            cost_tokens=estimate_tokens(request.data.texts),
+            deadline=deadline,
+            reinjection=again,
+            waited=None if arrival is None else arrival.waited,
+        )
+
+
+def check_in_time(deadline: Deadline | None, *, now_s: float, doing: str) -> None:
+    """Refuse to begin what nobody waits for any more.
+
+    Raises:
+        Expired: the deadline has passed.
+    """
+    if deadline is not None and deadline.expired(now_s=now_s):
+        late_s = -deadline.remaining_s(now_s=now_s)
+        raise Expired(f"{doing} {late_s:.3f} s after the deadline")
+
+
+def unforeseen(error: Exception, stage: str) -> CortexError:
+    """Return what a bug of ours means for the request: it would end the next worker as well."""
+    log.error("request.unforeseen_error", stage=stage, exc_info=error)
+    return CortexError(f"in stage {stage}: {type(error).__name__}: {error}")
+
+
+def _asker(
+    value: bytes | None,
+    source: RecordSource,
+    envelope: Envelope | None,
+    arrival: Arrival | None = None,
+) -> Asker:
+    """Return who asked, as far as a refused record tells."""
+    request_id, stated_source = readable_id(value, source, envelope)
+    stated_type = envelope.raw.get("type") if envelope is not None else None
+    known_type = stated_type[:256] if isinstance(stated_type, str) else None
+    trace = envelope.raw.get("traceparent") if envelope is not None else None
+    if envelope is not None:
+        digest = payload_digest(known_type or "", envelope.data)
+    else:
+        digest = hashlib.sha256(value or b"").digest()
+    return Asker(
+        request_id=request_id,
+        source=stated_source or UNKNOWN_SOURCE,
+        type=known_type,
+        payload_digest=digest,
+        reinjection=None if arrival is None else arrival.reinjection,
+        traceparent=trace if isinstance(trace, str) and len(trace) <= MAX_TRACE_CHARS else None,
+    )

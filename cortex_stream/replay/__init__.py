@@ -1,0 +1,1 @@
+"""Replays: requests that are still in Kafka, put back on the replay lane, and what came of it."""

@@ -1,0 +1,62 @@
+"""What the report shows beside a verdict, and what two rules go by."""
+
+from collections.abc import Mapping
+
+from tests.chaos.case import GIVEN_UP, REQUESTS, Case, before, committed
+
+
+def figures(case: Case, *, conflicting: int) -> Mapping[str, float]:
+    """Return what the report shows beside the verdict."""
+    again = redone(case)
+    extra = sum(
+        max(0, len(answers) - max(1, len(case.asked.get(outcome_id, []))))
+        for outcome_id, answers in case.answers.items()
+    )
+    return {
+        "records": sum(map(len, case.asked.values())),
+        "outcomes": sum(map(len, case.answers.values())),
+        "lost": sum(outcome_id not in case.answers for outcome_id in case.asked),
+        "conflicting": conflicting,
+        "repeated": extra,
+        "may_repeat": sum(len(ids) for ids, _ in again.values()),
+        "uncommitted_s": round(max((oldest for _, oldest in again.values()), default=0.0), 2),
+        "critical_p99_ms": critical_p99_ms(case),
+        "given_up": sum(a[0].ending == GIVEN_UP for a in case.answers.values()),
+        "snapshots": len(case.evidence.snapshots),
+        "crashes": sum(d.what == "exit" and d.code != 0 for d in case.evidence.deeds),
+    }
+
+
+def redone(case: Case) -> Mapping[str, tuple[set[str], float]]:
+    """Return for each snapshot the outcomes without a commit, and the age of the oldest, in s.
+
+    The age is that of an outcome since the last snapshot: earlier ones wait to be done again.
+    """
+    found: dict[str, tuple[set[str], float]] = {}
+    known: set[str] = set()
+    for snapshot in case.evidence.snapshots:
+        again_ids: set[str] = set()
+        oldest_ms = 0
+        for outcome_id, asked in case.asked.items():
+            answers = [a for a in case.answers.get(outcome_id, []) if before(a.record, snapshot)]
+            again = [each for each in asked if not committed(each.record, snapshot)]
+            if answers and again:
+                again_ids.add(outcome_id)
+                if len(again) == len(asked) and outcome_id not in known:
+                    oldest_ms = max(oldest_ms, snapshot.at_ms - answers[0].record.timestamp_ms)
+        found[snapshot.label] = again_ids, oldest_ms / 1000
+        known |= again_ids
+    return found
+
+
+def critical_p99_ms(case: Case) -> float:
+    """Return the time from record to first outcome in the critical lane, once a worker was ready."""
+    begin_ms = min((deed.at_ms for deed in case.evidence.deeds if deed.what == "heal"), default=0)
+    took_ms = sorted(
+        case.answers[outcome_id][0].record.timestamp_ms - each.record.timestamp_ms
+        for outcome_id, asked in case.asked.items()
+        if outcome_id in case.answers
+        for each in asked[:1]
+        if each.record.topic == REQUESTS[0] and each.record.timestamp_ms >= begin_ms
+    )
+    return float(took_ms[len(took_ms) * 99 // 100]) if took_ms else 0.0
