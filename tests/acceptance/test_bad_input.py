@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
+from cortex_stream.clock import SystemClock
 from schemas import dead_letters
 from tests.acceptance.system import System
 
@@ -222,7 +223,10 @@ async def test_a_record_that_no_client_can_decode_is_rejected_and_stops_nobody(
         batch = producer.create_batch()
         for name, header in (("before", "h"), ("-", NotUtf8("h")), ("behind", "h")):
             _ = batch.append(
-                key=None, value=texts(name, name), timestamp=1, headers=[(header, b"v")]
+                key=None,
+                value=texts(name, name),
+                timestamp=SystemClock().unix_ms(),
+                headers=[(header, b"v")],
             )
         batch.close()
         sent = await producer.send_batch(batch, running.topic("cortex.requests.high"), partition=1)

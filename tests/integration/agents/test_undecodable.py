@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
+from cortex_stream.clock import SystemClock
 from cortex_stream.kafka.connection import connection_arguments
 from schemas.priority import Lane
 from tests.integration.agents.scene import Place, Scene, lanes_of
@@ -41,7 +42,12 @@ async def send_batch(scene: Scene, topic: str, names: Sequence[str]) -> None:
             for name in names:
                 header = NotUtf8("h") if name.startswith("poison") else "h"
                 value = orjson.dumps({"id": name})
-                _ = batch.append(key=None, value=value, timestamp=1, headers=[(header, b"v")])
+                _ = batch.append(
+                    key=None,
+                    value=value,
+                    timestamp=SystemClock().unix_ms(),
+                    headers=[(header, b"v")],
+                )
             batch.close()
             sent = await producer.send_batch(
                 batch, scene.settings.topic(topic), partition=PARTITION

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import coverage
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -26,6 +27,14 @@ from topics.names import request_topic
 REPOSITORY = Path(__file__).parents[3]
 MEDIUM = request_topic(Lane.MEDIUM)
 REPLAY_LANE = request_topic(Lane.REPLAY)
+
+
+def _measured() -> tuple[str, ...]:
+    """Return what lets a process of its own count for the coverage, where that is measured."""
+    if coverage.Coverage.current() is None:
+        return ()
+    rcfile, data = REPOSITORY / "pyproject.toml", REPOSITORY / ".coverage"
+    return ("-m", "coverage", "run", "--parallel-mode", f"--rcfile={rcfile}", f"--data-file={data}")
 
 
 class Scene:
@@ -86,7 +95,7 @@ class Scene:
 
     async def run(self, *words: str, code: int = 0) -> str:
         """Run `cortex-stream <words>` to its end; return what it printed."""
-        process = self.start(*words)
+        process = self._popen([*_measured(), "-m", "cortex_stream", *words])
         output, _ = await asyncio.to_thread(process.communicate, timeout=90)
         assert process.returncode == code, output
         return output

@@ -303,7 +303,9 @@ async def test_a_record_that_nobody_can_decode_is_stepped_over_and_counted(scene
         with builder:
             batch = client.create_batch()
             for name in ("h", NotUtf8("h"), "h"):
-                _ = batch.append(key=None, value=b"{}", timestamp=1, headers=[(name, b"v")])
+                _ = batch.append(
+                    key=None, value=b"{}", timestamp=SystemClock().unix_ms(), headers=[(name, b"v")]
+                )
             batch.close()
             sent = await client.send_batch(batch, scene.settings.topic(MEDIUM), partition=0)
         await sent
