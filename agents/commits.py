@@ -34,16 +34,18 @@ class Commits:
 
     async def take_over(self, assigned: Iterable[Place]) -> dict[Partition, range]:
         """Begin an assignment; return the offsets of what may have ended the last owner."""
-        commits: dict[Place, Commit] = await self._beside(read_commits, assigned)
-        self._marks = {Partition(*at): read_mark(*commit) for at, commit in commits.items()}
+        self._marks = {}  # who leaves before it is known what was found says nothing about it
         self._begun = {}
-        suspects = {at: mark.suspects for at, mark in self._marks.items() if mark.suspects}
-        if not suspects:
-            return {}
-        ends: dict[Place, int] = await self._beside(read_ends, list(suspects))
-        # What came later has not begun.
+        commits: dict[Place, Commit] = await self._beside(read_commits, assigned)
+        marks = {Partition(*at): read_mark(*commit) for at, commit in commits.items()}
+        suspects = {at: mark.suspects for at, mark in marks.items() if mark.suspects}
+        ends: dict[Place, int] = {}
+        if suspects:
+            ends = await self._beside(read_ends, list(suspects))
+        self._marks = marks
+        # What came after the end has not begun.
         return {
-            at: range(offsets.start, min(offsets.stop, ends[at]))
+            at: range(offsets.start, min(offsets.stop, ends.get(at, offsets.stop)))
             for at, offsets in suspects.items()
         }
 

@@ -152,8 +152,8 @@ class Intake:
 
     @property
     def unreachable(self) -> bool:
-        """Whether outcomes wait because no broker took them."""
-        return self._waiting_outcomes > 0
+        """Whether outcomes wait because no broker took them, or suspects because of their counts."""
+        return self._waiting_outcomes > 0 or self.suspects.waiting
 
     @property
     def oldest_outcome(self) -> int | None:
@@ -250,7 +250,10 @@ class Intake:
                         record.value, source, deliveries=place.deliveries, readable=readable
                     )
                     answer = _Answer(record.value, source, outcome)
-                await self._deliver(answer, track, then=(place.recount,))
+                    # Before the outcome: reading it did no harm, and must not count as if it had.
+                    if not await self._make_durable((place.recount,), track):
+                        return
+                await self._deliver(answer, track, then=(place.recount,) if place.runs else ())
         self.suspects.ended(track)
 
     async def _handle_with_care(self, batch: Batch) -> None:

@@ -25,7 +25,7 @@ from cortex_stream.delivery.attempts import (
     decide_trial,
     read_counts,
 )
-from cortex_stream.errors import BrokerUnavailable
+from cortex_stream.errors import BrokerUnavailable, TopicsMismatch
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.settings.tree import Settings
@@ -97,6 +97,11 @@ class Suspects:
         """Whether there are none left. Also read by the consumer's thread."""
         return not self._ranges
 
+    @property
+    def waiting(self) -> bool:
+        """Whether suspects wait because their counts could not be read yet."""
+        return bool(self._ranges) and not self._counts_known.is_set()
+
     def of(self, at: Partition) -> range:
         """Return the offsets of the suspects of a partition; empty once all of them have ended."""
         return self._ranges.get(at, range(0))
@@ -106,7 +111,7 @@ class Suspects:
         while True:
             try:
                 self._counts = await read()
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, TopicsMismatch) as error:
                 log.warning("suspects.waiting_for_counts", message=str(error))
                 await asyncio.sleep(_READ_AGAIN_S)
             else:

@@ -80,7 +80,7 @@ def show_letter(console: Console, letter: Letter, turns: Turns, *, missing: str 
     for name, data in letter.original_headers:
         console.print(plain(f"  {name}: {readable(data)}"), soft_wrap=True)
     console.print(Text(f"payload ({letter.size_bytes} bytes)", style="bold"))
-    _print_lines(console, missing or readable(letter.value) or "empty")
+    _print_lines(console, missing or readable(letter.value, parse=not letter.harmful) or "empty")
     console.print(
         f"put it back: cortex-stream dead-letters redrive {letter.place} --yes"
         f"\nmend it first: cortex-stream dead-letters redrive {letter.place} --edit",

@@ -264,7 +264,7 @@ def _turns_of(letter: Letter, turns: dict[str, Turns], settings: Settings) -> Tu
 
 def _mended(settings: Settings, letter: Letter) -> Letter:
     """Return the letter with the payload that the user's editor gives it, once it is valid."""
-    original = text = readable(letter.value)
+    original = text = readable(letter.value, parse=not letter.harmful)
     while True:
         text = edited(text).strip()
         if text == original.strip():

@@ -4,11 +4,12 @@ Others may have written to the topic: a header that is damaged or missing is Non
 empty, never an error.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from cortex_stream.engine.parse import binary_attributes, decode, readable_id
-from cortex_stream.errors import CortexError
+from cortex_stream.engine.parse import Envelope, binary_attributes, decode, readable_id
+from cortex_stream.errors import CortexError, PoisonousRecord
 from cortex_stream.record import Headers, RecordSource
 from cortex_stream.settings.sections import LimitsSettings
 from schemas import dead_letters as names
@@ -18,6 +19,9 @@ from schemas.requests import UNKNOWN_SOURCE
 OURS: Final = frozenset((*names.HEADERS, names.TRUNCATED, names.REDRIVE_COUNT))
 """The headers that are about the failure; all others are the original's."""
 UNKNOWN: Final = "unknown"
+
+_HARMFUL: Final = frozenset({PoisonousRecord.code})
+"""Codes of records that may end whatever process reads them."""
 
 _MOST_DIGITS: Final = 16  # of 2**53
 
@@ -92,6 +96,11 @@ class Letter:
     asked: Asked
 
     @property
+    def harmful(self) -> bool:
+        """Whether it may end whatever process reads it."""
+        return self.code in _HARMFUL
+
+    @property
     def original_headers(self) -> Headers:
         """The headers that the failed record had."""
         return tuple((name, data) for name, data in self.headers if name not in OURS)
@@ -151,7 +160,7 @@ def read_letter(
         last_ms=number(names.LAST_TIME),
         origin=origin,
         redrives=max(0, number(names.REDRIVE_COUNT) or 0),
-        asked=asked_by(value, original, limits=limits),
+        asked=asked_by(value, original, limits=limits, parse=text(names.CODE) not in _HARMFUL),
     )
 
 
@@ -172,19 +181,21 @@ def with_original(
         headers=(*headers, *ours),
         size_bytes=len(value or b""),
         truncated=False,
-        asked=asked_by(value, headers, limits=limits),
+        asked=asked_by(value, headers, limits=limits, parse=not letter.harmful),
     )
 
 
-def asked_by(value: bytes | None, headers: Headers, *, limits: LimitsSettings) -> Asked:
-    """Return who asks what, read as the engine reads it."""
+def asked_by(
+    value: bytes | None, headers: Headers, *, limits: LimitsSettings, parse: bool = True
+) -> Asked:
+    """Return who asks what, read as the engine reads it; without `parse` only what stands in front."""
     source = RecordSource(
         topic="", partition=0, offset=0, timestamp_ms=-1, received_s=0.0, headers=headers
     )
-    try:
-        envelope = decode(value, source, limits=limits)
-    except CortexError:
-        envelope = None
+    envelope: Envelope | None = None
+    if parse:
+        with suppress(CortexError):
+            envelope = decode(value, source, limits=limits)
     request_id, asking = readable_id(value, source, envelope)
     raw = binary_attributes(source) if envelope is None else envelope.raw
     stated = raw or {}

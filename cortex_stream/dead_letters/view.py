@@ -30,14 +30,16 @@ def moment(unix_ms: int | None) -> str | None:
         return None
 
 
-def readable(value: bytes | None) -> str:
+def readable(value: bytes | None, *, parse: bool = True) -> str:
     r"""Return bytes as text for people: JSON indented, nothing that a terminal would obey.
+
+    Without `parse` JSON stays as it came: of a letter that may end whoever reads it.
 
     Control and direction characters are spelt as `\u001b`, bytes that are not UTF-8 as `\xff`. Text
     of JSON stays the same JSON.
     """
     text = (value or b"").decode(errors="backslashreplace")
-    if value and len(value) <= MOST_INDENTED_BYTES and _is_json(value):
+    if parse and value and len(value) <= MOST_INDENTED_BYTES and _is_json(value):
         text = _indented(text)
     return "\n".join(escape_unprintable(line) for line in text.split("\n"))
 

@@ -5,16 +5,18 @@ A text is committed with its offset, in one step, and nobody else can read one w
 Owner: the thread that runs the aiokafka consumer; all of these must be awaited there.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 Place = tuple[str, int]
 """A topic, as the cluster names it, and a partition."""
 Commit = tuple[int, str]
 """An offset and a text."""
+_ENDS_TIMEOUT_S: Final = 2.0  # of the session timeout, 10 s unless set
 
 
 async def read_commits(consumer: Any, places: Iterable[Place]) -> dict[Place, Commit]:
@@ -28,12 +30,15 @@ async def read_commits(consumer: Any, places: Iterable[Place]) -> dict[Place, Co
 
 
 async def read_ends(consumer: Any, places: Iterable[Place]) -> dict[Place, int]:
-    """Return the offset that the next record of each place will get.
+    """Return the offset that the next record of each place will get; none without a quick answer.
 
-    Raises:
-        KafkaError: no answer in time.
+    One partition without a leader must not hold up a rebalance: the group would expel the member.
     """
-    ends = await consumer.end_offsets([TopicPartition(*at) for at in places])
+    try:
+        async with asyncio.timeout(_ENDS_TIMEOUT_S):
+            ends = await consumer.end_offsets([TopicPartition(*at) for at in places])
+    except (KafkaError, TimeoutError):
+        return {}
     return {tuple(at): end for at, end in ends.items()}
 
 

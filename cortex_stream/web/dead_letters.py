@@ -131,7 +131,7 @@ class _Pages:
             return self._render(
                 self._one, status=_status(error), place=place, letter=None, problem=_text(error)
             )
-        payload = readable((letter.value or b"")[:MOST_SHOWN_BYTES])
+        payload = readable((letter.value or b"")[:MOST_SHOWN_BYTES], parse=not letter.harmful)
         whole = len(letter.value or b"") <= MOST_SHOWN_BYTES and not letter.truncated
         return self._render(
             self._one,
@@ -146,8 +146,11 @@ class _Pages:
             last=moment(letter.last_ms),
             redriven=redriven(turns),
             needs_again=bool(turns.done and not turns.cut),
-            key=readable(letter.key),
-            headers=[(name, readable(data)) for name, data in letter.original_headers],
+            key=readable((letter.key or b"")[:MOST_SHOWN_BYTES], parse=False),
+            headers=[
+                (name, readable((data or b"")[:MOST_SHOWN_BYTES], parse=False))
+                for name, data in letter.original_headers
+            ],
             payload=payload,
             whole=whole,
             edited=payload if form is None else form.get("payload", payload),

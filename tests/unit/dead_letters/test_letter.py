@@ -12,6 +12,7 @@ from cortex_stream.dead_letters.letter import (
     read_letter,
     with_original,
 )
+from cortex_stream.errors import PoisonousRecord
 from schemas import dead_letters as names
 from tests.unit.dead_letters.letters import LIMITS, VALUE, letter
 
@@ -27,6 +28,14 @@ def test_a_letter_says_what_went_wrong_and_who_asked_what() -> None:
     assert found.origin == Origin("cortex.requests.high", 3, 7, 1_600_000_000_000)
     assert found.asked == Asked("r1", "cortex.nlp.embed.v1", "//lake", "//lake")
     assert (found.size_bytes, found.truncated) == (len(VALUE), False)
+
+
+def test_a_letter_whose_record_ended_its_worker_is_not_decoded() -> None:
+    found = letter(error=PoisonousRecord("delivered 3 times"))
+
+    assert found.harmful
+    assert found.asked == Asked("r1")  # its id stands in front; nothing behind it was looked at
+    assert not letter().harmful
 
 
 header_names = st.text().filter(lambda name: name not in OURS)

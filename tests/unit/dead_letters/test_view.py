@@ -116,3 +116,8 @@ def test_an_export_has_every_byte_of_the_record_and_none_of_our_headers() -> Non
     assert base64.b64decode(found["value"]) == VALUE
     assert base64.b64decode(found["key"]) == b"\xff"
     assert found["headers"] == [["a", "AA=="], ["b", None]]
+
+
+def test_a_payload_that_may_do_harm_is_shown_as_it_came() -> None:
+    assert readable(b'{"a":1}', parse=False) == '{"a":1}'
+    assert readable(b'{"a":1}') != '{"a":1}'
