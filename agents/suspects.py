@@ -63,9 +63,10 @@ class Place:
 
     @property
     def recount(self) -> OutgoingRecord:
-        """What the count is once the outcome is durable: gone, unless the suspect was given up.
+        """What the count is from then on: gone with the outcome, or that of before if it was given up.
 
-        Before a commit covers it, it may be delivered again, and must be given up again.
+        Before a commit covers it, it may be delivered again, and must be given up again: so that is
+        written before the outcome, once reading the record has done no harm.
         """
         return count_record(self.key, 0) if self.runs else self.uncount
 
