@@ -22,10 +22,11 @@ from faust.tables.manager import TableManager
 from faust.types import ServiceT
 from mode import Service
 
+from agents.answering import Core
 from agents.events import add_events
 from agents.faust_settings import FaustSettings, faust_settings
 from agents.faust_worker import ExitCode
-from agents.intake import Core, Intake
+from agents.intake import Intake
 from agents.lanes import add_lane
 from agents.status import EdgeStatus
 from agents.suspects import read_all_counts

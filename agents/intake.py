@@ -1,38 +1,31 @@
-"""From a polled batch to durable outcomes: one task per request, one per batch of events.
+"""From a polled batch to answers: one task per request that must wait, one per batch of events.
 
-Invariants:
-    A record finishes only after every record of its outcome is durable.
-    An error that the engine did not foresee ends the process; its record stays unfinished.
+Invariant: an error that the engine did not foresee ends the process; its record stays unfinished.
 
 Owner: the worker's event loop.
 """
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import chain
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import structlog
 
+from agents.answering import Answer, Core
+from agents.outbox import Outbox, Producer
 from agents.polled import PolledRecord, slices
 from agents.suspects import Counts, Suspects
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery.attempts import Trial
 from cortex_stream.delivery.outcome import Outcome
-from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge
+from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.kafka.undecodable import UndecodableRecord
-from cortex_stream.record import OutgoingRecord, RecordSource
+from cortex_stream.record import RecordSource
 from cortex_stream.routing.hosting import Feed
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 
-# No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
-# confirms at once: 512 x 0.03 ms = 15 ms. At 10 ms a round trip that is 50,000 outcomes a second.
-_UNCONFIRMED_OUTCOMES: Final = 512
-_MIN_BACKOFF_S: Final = 0.2
-_MAX_BACKOFF_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.01
 _UNCOUNT_TIMEOUT_S: Final = 0.5  # while draining: the last commit and the end need the rest
 
@@ -51,73 +44,6 @@ class Batch(NamedTuple):
     received_s: float
 
 
-class Engine(Protocol):
-    """Answers requests and events."""
-
-    async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
-        """Answer one request. Whatever it raises means: this process cannot go on."""
-        ...
-
-    def due_in_s(self, source: RecordSource) -> float:
-        """Return how long to keep a retry before `process`; 0 or less: not at all."""
-        ...
-
-    def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
-        """Return the effect of one event."""
-        ...
-
-    def unreadable(self, source: RecordSource, reason: str) -> Outcome:
-        """Reject a record of which only the coordinates are known."""
-        ...
-
-    def poisonous(
-        self, value: bytes | None, source: RecordSource, *, deliveries: int, readable: bool
-    ) -> Outcome:
-        """Give up a record that ended its worker each time it ran."""
-        ...
-
-    def too_large(
-        self, outcome: Outcome, value: bytes | None, source: RecordSource, error: OutcomeTooLarge
-    ) -> Outcome:
-        """Return what to publish in place of `outcome`."""
-        ...
-
-
-class Core(Protocol):
-    """The worker behind the edge, started."""
-
-    @property
-    def engine(self) -> Engine:
-        """Answers the records."""
-        ...
-
-    def settled(self, outcome: Outcome, source: RecordSource) -> None:
-        """Count an outcome that is durable now."""
-        ...
-
-
-class Producer(Protocol):
-    """Makes records durable."""
-
-    async def send(self, *records: OutgoingRecord) -> None:
-        """Produce in order; return once all are durable.
-
-        Raises:
-            OutcomeTooLarge: a record does not fit; sending it again will not help.
-            BrokerUnavailable: sending again may help.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An outcome on its way into the log, and the record that it answers."""
-
-    value: bytes | None
-    source: RecordSource
-    outcome: Outcome
-
-
 class Intake:
     """Runs the engine on what was polled."""
 
@@ -132,15 +58,12 @@ class Intake:
     ) -> None:
         self.tracks = tracks
         self.suspects = Suspects({})
+        self.outbox = Outbox(core, producer, tracks, scope := TaskScope())
         self._core = core
         self._producer = producer
         self._drain_timeout_s = drain_timeout_s
         self._read_counts = read_counts
-        self._scope = TaskScope()
-        self._confirming = asyncio.Semaphore(_UNCONFIRMED_OUTCOMES)
-        self._waiting_outcomes = 0
-        self._numbers = itertools.count()
-        self._under_way: dict[int, None] = {}  # outcomes that are not durable yet, the oldest first
+        self._scope = scope
 
     async def start(self) -> None:
         """Begin on the running loop."""
@@ -150,16 +73,6 @@ class Intake:
         """Wait until something happens after which the process must end; raise it."""
         await self._scope.wait_failed()
 
-    @property
-    def unreachable(self) -> bool:
-        """Whether outcomes wait because no broker took them, or suspects because of their counts."""
-        return self._waiting_outcomes > 0 or self.suspects.waiting
-
-    @property
-    def oldest_outcome(self) -> int | None:
-        """The number of the outcome that has waited longest to be durable, if one waits."""
-        return next(iter(self._under_way), None)
-
     def begin(self, suspects: Mapping[Partition, range]) -> None:
         """Take note of an assignment before its first record; nothing may be in flight."""
         self.suspects = Suspects(suspects)
@@ -167,13 +80,19 @@ class Intake:
             _ = self._scope.start(self.suspects.learn(self._read_counts), name="read counts")
 
     async def take_requests(self, batch: Batch, feed: Feed) -> None:
-        """Start one task per record; return when all are started or the assignment ended."""
-        answer = self._answer_when_due if feed.waits else self._answer
+        """Begin every record; return when all have begun or the assignment ended."""
         for piece in slices(batch.records):
             if not batch.track.open:
                 return
-            for record in piece:
-                _ = self._scope.start(answer(record, feed, batch), name="answer")
+            if feed.waits:
+                for record in piece:
+                    answer = self._answer_when_due(record, feed, batch)
+                    _ = self._scope.start(answer, name="answer")
+            elif self.suspects.none:  # nearly always
+                _ = self._scope.start(self._begin(piece, feed, batch), name="begin")
+            else:
+                for record in piece:
+                    _ = self._scope.start(self._answer(record, feed, batch), name="answer")
             await asyncio.sleep(0)
 
     async def take_events(self, batch: Batch) -> None:
@@ -191,6 +110,7 @@ class Intake:
         except TimeoutError:
             log.warning("intake.drain_timed_out", cancelled=len(self._scope))
         await self._scope.close()
+        self.outbox.forget()
         await self._uncount()
 
     async def _answer_when_due(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
@@ -210,26 +130,61 @@ class Intake:
         except (BrokerUnavailable, TimeoutError):
             log.warning("suspects.not_uncounted", records=len(records))
 
+    async def _begin(self, piece: Sequence[PolledRecord], feed: Feed, batch: Batch) -> None:
+        """Publish what can be answered at once, such as late requests; let the others wait."""
+        engine = self._core.engine
+        for record in piece:
+            source = _source(record, feed, batch)
+            begun: Outcome | Coroutine[Any, Any, Outcome]
+            try:
+                if isinstance(record, UndecodableRecord):
+                    begun = engine.unreadable(source, record.unreadable)
+                else:
+                    begun = engine.begin(record.value, source)
+            except Exception:
+                _log_failure(source)
+                raise
+            if isinstance(begun, Outcome):
+                self.outbox.publish(Answer(record.value, source, begun), batch.track)
+            else:
+                finding = self._publish_found(begun, record.value, source, batch.track)
+                _ = self._scope.start(finding, name="answer")
+
+    async def _publish_found(
+        self,
+        outcome: Coroutine[Any, Any, Outcome],
+        value: bytes | None,
+        source: RecordSource,
+        track: Track,
+    ) -> None:
+        try:
+            answer = Answer(value, source, await outcome)
+        except Exception:
+            _log_failure(source)
+            raise
+        self.outbox.publish(answer, track)
+
     async def _answer(self, record: PolledRecord, feed: Feed | None, batch: Batch) -> None:
         source = _source(record, feed, batch)
         try:
-            if self.suspects.none:  # nearly always
-                await self._deliver(await self._ask(record, source), batch.track)
+            if self.suspects.none:
+                await self.outbox.deliver(await self._ask(record, source), batch.track)
             else:
                 await self._answer_with_care(record, source, batch.track)
         except Exception:
             _log_failure(source)
             raise
 
-    async def _ask(self, record: PolledRecord, source: RecordSource) -> _Answer:
+    async def _ask(self, record: PolledRecord, source: RecordSource) -> Answer:
         engine = self._core.engine
         if isinstance(record, UndecodableRecord):
             outcome = engine.unreadable(source, record.unreadable)
         elif source.is_event:
             outcome = engine.process_event(record.value, source)
         else:
-            outcome = await engine.process(record.value, source)
-        return _Answer(record.value, source, outcome)
+            begun = engine.begin(record.value, source)
+            outcome = begun if isinstance(begun, Outcome) else await begun
+        return Answer(record.value, source, outcome)
 
     async def _answer_with_care(
         self, record: PolledRecord, source: RecordSource, track: Track
@@ -239,8 +194,8 @@ class Intake:
             if not track.open:
                 return
             if place is None:
-                await self._deliver(await self._ask(record, source), track)
-            elif await self._make_durable((place.count,), track):
+                await self.outbox.deliver(await self._ask(record, source), track)
+            elif await self.outbox.make_durable((place.count,), track):
                 metrics.SUSPECTS.labels(place.trial.name.lower()).inc()
                 if place.runs:
                     answer = await self._ask(record, source)
@@ -249,11 +204,13 @@ class Intake:
                     outcome = self._core.engine.poisonous(
                         record.value, source, deliveries=place.deliveries, readable=readable
                     )
-                    answer = _Answer(record.value, source, outcome)
+                    answer = Answer(record.value, source, outcome)
                     # Before the outcome: reading it did no harm, and must not count as if it had.
-                    if not await self._make_durable((place.recount,), track):
+                    if not await self.outbox.make_durable((place.recount,), track):
                         return
-                await self._deliver(answer, track, then=(place.recount,) if place.runs else ())
+                await self.outbox.deliver(
+                    answer, track, then=(place.recount,) if place.runs else ()
+                )
         self.suspects.ended(track)
 
     async def _handle_with_care(self, batch: Batch) -> None:
@@ -276,81 +233,16 @@ class Intake:
                 except Exception:
                     _log_failure(source)
                     raise
-                answers.append(_Answer(record.value, source, outcome))
+                answers.append(Answer(record.value, source, outcome))
             await asyncio.sleep(0)
         records = chain.from_iterable(answer.outcome.records for answer in answers)
         try:
-            if await self._make_durable(tuple(records), batch.track):
+            if await self.outbox.make_durable(tuple(records), batch.track):
                 for answer in answers:
-                    self._settle(answer, batch.track)
+                    self.outbox.settle(answer, batch.track)
         except OutcomeTooLarge:  # one by one, to see which
             for answer in answers:
-                await self._deliver(answer, batch.track)
-
-    async def _deliver(
-        self, answer: _Answer, track: Track, *, then: tuple[OutgoingRecord, ...] = ()
-    ) -> None:
-        """Make the answer durable, or its replacement when it is too large; then finish.
-
-        `then` is what must be durable in between.
-        """
-        try:
-            durable = await self._make_durable(answer.outcome.records, track)
-        except OutcomeTooLarge as error:
-            outcome = self._core.engine.too_large(
-                answer.outcome, answer.value, answer.source, error
-            )
-            answer = _Answer(answer.value, answer.source, outcome)
-            try:
-                durable = await self._make_durable(outcome.records, track)
-            except OutcomeTooLarge as again:
-                raise InvariantError("the replacement is too large, too; this is a bug") from again
-        if durable and await self._make_durable(then, track):
-            self._settle(answer, track)
-
-    async def _make_durable(self, records: tuple[OutgoingRecord, ...], track: Track) -> bool:
-        """Produce until it succeeds; return False when the assignment ended before."""
-        if not records:
-            return True
-        backoff_s = _MIN_BACKOFF_S
-        waits = False
-        number = next(self._numbers)
-        self._under_way[number] = None
-        try:
-            while True:
-                try:
-                    # Only while sending: those that wait for one topic must not hold up the others.
-                    async with self._confirming:
-                        await self._producer.send(*records)
-                except BrokerUnavailable as error:
-                    if not waits:
-                        waits = True
-                        self._begin_waiting(error)
-                    if not track.open:
-                        return False
-                    await asyncio.sleep(backoff_s)
-                    backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
-                else:
-                    return True
-        finally:
-            del self._under_way[number]
-            if waits:
-                self._end_waiting()
-
-    def _settle(self, answer: _Answer, track: Track) -> None:
-        self.tracks.finish(track, answer.source.offset)
-        self._core.settled(answer.outcome, answer.source)
-
-    def _begin_waiting(self, error: BrokerUnavailable) -> None:
-        """Log for the first, not for the thousand records that wait with it."""
-        self._waiting_outcomes += 1
-        if self._waiting_outcomes == 1:
-            log.error("producer.unreachable", message=str(error))
-
-    def _end_waiting(self) -> None:
-        self._waiting_outcomes -= 1
-        if self._waiting_outcomes == 0:
-            log.info("producer.nothing_waits")
+                await self.outbox.deliver(answer, batch.track)
 
 
 def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSource:

@@ -32,7 +32,9 @@ class EdgeStatus:
     @property
     def producer_able(self) -> bool:
         """Whether outcomes can be produced: there is a client, and the brokers take them."""
-        return self._producer.able and not self._intake.unreachable
+        return self._producer.able and not (
+            self._intake.outbox.unreachable or self._intake.suspects.waiting
+        )
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
         """Return the assigned partitions; empty before the first assignment."""

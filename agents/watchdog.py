@@ -67,7 +67,7 @@ class Watchdog(Service):
             overdue = progress.look(
                 self._edge.standings(),
                 turns=self._edge.turns,
-                oldest_outcome=self._intake.oldest_outcome,
+                oldest_outcome=self._intake.outbox.oldest,
                 now_s=clock.monotonic_s(),
             )
             self._show(reasons(overdue))

@@ -205,13 +205,14 @@ class Worker:
         if outcome.waiting is not None:
             metrics.RETRIES.labels(str(outcome.waiting.retry), code).inc()
         elif outcome.handed_to is not None:
-            metrics.HANDOVERS.labels(outcome.handed_to).inc()
+            metrics.labelled(metrics.HANDOVERS, outcome.handed_to).inc()
         elif outcome.kind is None:
             metrics.EVENTS_HANDLED.labels(outcome.type).inc()
         else:
-            metrics.OUTCOMES.labels(outcome.kind.value, outcome.type, code).inc()
+            metrics.labelled(metrics.OUTCOMES, outcome.kind.value, outcome.type, code).inc()
         lane = _lane_label(source)
-        metrics.REQUEST_SECONDS.labels(lane).observe(self.clock.monotonic_s() - source.received_s)
+        spent_s = self.clock.monotonic_s() - source.received_s
+        metrics.labelled(metrics.REQUEST_SECONDS, lane).observe(spent_s)
         self.lane_rates.record(lane)
         if outcome.error is not None:
             _log_end(outcome, source, code)

@@ -1,7 +1,7 @@
 """The embedding stage: texts to unit vectors."""
 
 import base64
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,17 @@ class EmbeddingStage:
         )
         spent_s = self._clock.monotonic_s() - began_s - answers.queue_s
         texts = len(data.texts)
-        progress = replace(
-            so_far,
-            vectors=answers.matrix[:texts],
+        vectors = answers.matrix[:texts]
+        tokens, truncated = answers.tokens[:texts], answers.truncated[:texts]
+        output = None
+        if isinstance(data, EmbedData):
+            output = _output(data, vectors, tokens, truncated)
+        return Progress(
+            vectors=vectors,
             label_vectors=answers.matrix[texts:] if labels else None,
-            tokens=answers.tokens[:texts],
-            truncated=answers.truncated[:texts],
+            tokens=tokens,
+            truncated=truncated,
+            output=output,
             model=model.identity,
             timings_ms={
                 **so_far.timings_ms,
@@ -53,9 +58,6 @@ class EmbeddingStage:
                 "embedding": round(spent_s * 1000, 3),
             },
         )
-        if isinstance(data, EmbedData):
-            return replace(progress, output=_output(data, progress))
-        return progress
 
 
 def vector_bytes(vectors: Matrix) -> list[bytes]:
@@ -75,9 +77,9 @@ def _labels(data: EmbedData | ClassifyData, model: str) -> list[str]:
     return data.labels
 
 
-def _output(data: EmbedData, progress: Progress) -> dict[str, Any]:
-    vectors = progress.vectors
-    assert vectors is not None  # noqa: S101 (set by the caller, for the type checker)
+def _output(
+    data: EmbedData, vectors: Matrix, tokens: Sequence[int], truncated: Sequence[bool]
+) -> dict[str, Any]:
     encoded: list[str] | list[np.ndarray[Any, Any]]
     if data.encoding_format == "base64":
         encoded = [base64.b64encode(vector).decode() for vector in vector_bytes(vectors)]
@@ -87,6 +89,6 @@ def _output(data: EmbedData, progress: Progress) -> dict[str, Any]:
         "encoding_format": data.encoding_format,
         "dims": int(vectors.shape[1]),
         "vectors": encoded,
-        "tokens": progress.tokens,
-        "truncated": progress.truncated,
+        "tokens": tokens,
+        "truncated": truncated,
     }

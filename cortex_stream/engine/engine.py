@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from cortex_stream.clock import Clock
 from cortex_stream.delivery.outcome import Outcome
@@ -110,38 +110,26 @@ class Engine:
         return due_in_s(source, now_unix_ms=self._clock.unix_ms())
 
     async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
-        """Answer one request, or hand it over.
+        """Answer one request, or hand it over; see `begin`."""
+        begun = self.begin(value, source)
+        return begun if isinstance(begun, Outcome) else await begun
 
-        That is before a stage that is not hosted here; or, to be read again later, after a failure
-        that may heal, or at once where its tenant holds too much of a crowded lane.
-        The caller may acknowledge it once `Outcome.records` are durable.
+    def begin(
+        self, value: bytes | None, source: RecordSource
+    ) -> Outcome | Coroutine[Any, Any, Outcome]:
+        """Return how the request ends if that is known at once, else what answers it.
 
-        Raises:
+        It may end in a hand-over: before a stage that is not hosted here; or, to be read again
+        later, after a failure that may heal, or at once where its tenant holds too much of a
+        crowded lane. The caller may acknowledge it once `Outcome.records` are durable.
+
+        Raises, and so does what answers it:
             CortexError: with disposition FATAL only: nothing can be said about the request here,
                 so it must not be acknowledged.
         """
-        if len(value or b"") <= INLINE_BYTES:
-            read = self._reader.read(value, source)
-        else:
-            async with self._aside:
-                read = await asyncio.to_thread(self._reader.read, value, source)
-        if isinstance(read, Outcome):
-            return read
-        item, begin = read
-        if _is_new(item, begin, source):
-            metrics.REQUESTS.labels(item.lane.value, item.request.attributes.type).inc()
-        if source.stage is None and self._dedupe is not None:
-            reused = await find_reuse(self._dedupe, item.request)
-            if reused is not None:
-                return self._endings.failure(
-                    OutcomeKind.REJECTED, reused, Asker.of(item), value, source, stage=VALIDATION
-                )
-        if source.stage is None and self._crowding.too_many(item.lane, item.request.tenant):
-            return self._hand_over(item, value, VALIDATION, begin)
-        if begin.tries.attempt == 1:
-            self.retry_budget.earn()
-        with self._crowding.counted(item.lane, item.request.tenant):
-            return await self._answer(item, value, begin)
+        if len(value or b"") > INLINE_BYTES:
+            return self._begin_aside(value, source)
+        return self._go_on(self._reader.read(value, source), value, source)
 
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
         """Return the effect of one event; a refused one ends as `rejected`, like a request."""
@@ -181,6 +169,46 @@ class Engine:
             with suppress(InvalidHandover):  # then the hand-over itself is all that can be named
                 source = self._reader.arrival(source).origin
         return self._endings.replacement(outcome, error, value, source)
+
+    async def _begin_aside(self, value: bytes | None, source: RecordSource) -> Outcome:
+        async with self._aside:
+            read = await asyncio.to_thread(self._reader.read, value, source)
+        begun = self._go_on(read, value, source)
+        return begun if isinstance(begun, Outcome) else await begun
+
+    def _go_on(
+        self, read: tuple[WorkItem, Try] | Outcome, value: bytes | None, source: RecordSource
+    ) -> Outcome | Coroutine[Any, Any, Outcome]:
+        """Answer what was read, unless it has ended or its tenant must wait."""
+        if isinstance(read, Outcome):
+            return read
+        item, begin = read
+        if _is_new(item, begin, source):
+            type_label = item.request.attributes.type
+            metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
+        if source.stage is None and self._crowding.too_many(item.lane, item.request.tenant):
+            return self._hand_over(item, value, VALIDATION, begin)
+        return self._answer_once(item, value, begin, source)
+
+    async def _answer_once(
+        self, item: WorkItem, value: bytes | None, begin: Try, source: RecordSource
+    ) -> Outcome:
+        """Answer, unless another request has had the same id."""
+        with self._crowding.counted(item.lane, item.request.tenant):
+            if self._dedupe is not None and _is_unjudged(item, source):
+                reused = await find_reuse(self._dedupe, item.request)
+                if reused is not None:
+                    return self._endings.failure(
+                        OutcomeKind.REJECTED,
+                        reused,
+                        Asker.of(item),
+                        value,
+                        item.source,
+                        stage=VALIDATION,
+                    )
+            if begin.tries.attempt == 1:
+                self.retry_budget.earn()
+            return await self._answer(item, value, begin)
 
     async def _answer(self, item: WorkItem, value: bytes | None, begin: Try) -> Outcome:
         """Run the stages until they succeed, end here, or the request's fate is decided."""
@@ -225,7 +253,8 @@ class Engine:
                 return name
             running = self._stages[name].run(item, now.progress)
             now.progress = await in_time(running, item.pipeline, name)
-            metrics.STAGE_SECONDS.labels(name.value).observe(self._clock.monotonic_s() - began_s)
+            spent_s = self._clock.monotonic_s() - began_s
+            metrics.labelled(metrics.STAGE_SECONDS, name.value).observe(spent_s)
         return None
 
     def _decide_fate(
@@ -306,3 +335,10 @@ def _is_new(item: WorkItem, begin: Try, source: RecordSource) -> bool:
         return True
     first = source.stage == VALIDATION and begin.tries.attempt == 1
     return first and item.reinjection is not None
+
+
+def _is_unjudged(item: WorkItem, source: RecordSource) -> bool:
+    """Tell whether nobody has asked yet if the id was used before: new ones, and those set back."""
+    if source.stage is None:
+        return True
+    return source.stage == VALIDATION and item.reinjection is None and item.waited is None

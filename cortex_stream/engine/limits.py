@@ -34,15 +34,21 @@ class Gates:
         return None if pipeline.max_concurrent is None else self._gates[pipeline.name, lane]
 
 
-async def in_time(running: Coroutine[Any, Any, F], pipeline: Pipeline, stage: StageName) -> F:
-    """Return what `stage` finds within the time that `pipeline` gives it.
+def in_time(
+    running: Coroutine[Any, Any, F], pipeline: Pipeline, stage: StageName
+) -> Coroutine[Any, Any, F]:
+    """Return what `stage` finds within the time that `pipeline` gives it, once awaited.
 
     Raises:
         StageTimeout: it took longer, waiting for a runner included, and was cancelled.
     """
     timeout_s = pipeline.timeouts_s.get(stage) if pipeline.timeouts_s else None
-    if timeout_s is None:
-        return await running
+    return running if timeout_s is None else _in_time(running, timeout_s, pipeline, stage)
+
+
+async def _in_time(
+    running: Coroutine[Any, Any, F], timeout_s: float, pipeline: Pipeline, stage: StageName
+) -> F:
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:

@@ -32,6 +32,7 @@ from schemas.contract import Payload
 from schemas.requests import RequestAttributes
 
 UNIQUE_KEYS: Final = ("id", "type", "data")
+_QUOTED_KEYS: Final = tuple(f'"{key}"'.encode() for key in UNIQUE_KEYS)
 
 BINARY_ID_HEADER: Final = "ce_id"
 BINARY_TYPE_HEADER: Final = "ce_type"
@@ -221,10 +222,7 @@ def _check_depth(value: bytes, *, max_depth: int) -> None:
 
 def _check_unique_keys(value: bytes) -> None:
     """Refuse an object that says twice what it asks: readers would disagree on which counts."""
-    suspicious = b"\\u" in value or any(
-        value.count(b'"%s"' % key.encode()) > 1 for key in UNIQUE_KEYS
-    )
-    if not suspicious:
+    if b"\\u" not in value and all(value.count(quoted) < 2 for quoted in _QUOTED_KEYS):  # noqa: PLR2004
         return
     names = _top_level_keys(value)
     for key in UNIQUE_KEYS:

@@ -19,6 +19,11 @@ MIX: Final[Mapping[Lane, float]] = {
 """Shares of the four priorities, as a busy platform has them."""
 
 
+SOURCE: Final = "//cortex-stream/loadtest"
+"""The CloudEvents source of every run: with one each, runs in a row would be tenants beside each
+other, and a worker would make room for the run that has just ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
     """One request on its way.
@@ -58,7 +63,7 @@ def embed_requests(
     """
     lanes = _lanes(len(texts), seed=seed, mix=mix)
     return [
-        _request(f"{run}-{index}", lane, EMBED, {"texts": [text]}, run)
+        _request(f"{run}-{index}", lane, EMBED, {"texts": [text]})
         for index, (text, lane) in enumerate(zip(texts, lanes, strict=True))
     ]
 
@@ -74,14 +79,9 @@ def classify_requests(
     """Return one classify request per text, as `embed_requests` does."""
     lanes = _lanes(len(texts), seed=seed, mix=mix)
     return [
-        _request(f"{run}-c{index}", lane, CLASSIFY, {"texts": [text], "labels": [*labels]}, run)
+        _request(f"{run}-c{index}", lane, CLASSIFY, {"texts": [text], "labels": [*labels]})
         for index, (text, lane) in enumerate(zip(texts, lanes, strict=True))
     ]
-
-
-def source_of(run: str) -> str:
-    """Return the CloudEvents source of the requests of a run."""
-    return f"//cortex-stream/loadtest/{run}"
 
 
 def _lanes(count: int, *, seed: int, mix: Mapping[Lane, float]) -> list[Lane]:
@@ -90,12 +90,12 @@ def _lanes(count: int, *, seed: int, mix: Mapping[Lane, float]) -> list[Lane]:
 
 
 def _request(
-    request_id: str, lane: Lane, request_type: str, data: Mapping[str, object], run: str
+    request_id: str, lane: Lane, request_type: str, data: Mapping[str, object]
 ) -> LoadRequest:
     value = request_value(
         request_id=request_id,
         request_type=request_type,
         data=data,
-        attributes={"source": source_of(run)},
+        attributes={"source": SOURCE},
     )
     return LoadRequest(request_id, lane, value)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 from cortex_stream.loadtest.corpus import paragraphs, short_texts
-from cortex_stream.loadtest.load import LoadRequest, request_value, source_of
+from cortex_stream.loadtest.load import SOURCE, LoadRequest, request_value
 from schemas.priority import Lane
 from schemas.requests import CLASSIFY, EMBED
 
@@ -115,7 +115,7 @@ def requests(traffic: Traffic, *, run: str, seed: int) -> Iterator[LoadRequest]:
             request_type=request_type,
             data=data,
             attributes={
-                "source": source_of(run),
+                "source": SOURCE,
                 "tenant": tenant or None,
                 "deadlinems": next(deadlines),
             },

@@ -14,9 +14,9 @@ Owner: the event loop that entered it; a runner is called on its own thread only
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import structlog
 
@@ -162,10 +162,10 @@ class Dispatcher(Generic[R]):
             for thread in self._threads
         )
 
-    async def submit(
+    def submit(
         self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
-    ) -> Answers:
-        """Run `contents`, at least one, and return their numbers in order.
+    ) -> Coroutine[Any, Any, Answers]:
+        """Run `contents`, at least one, and return their numbers in order, once awaited.
 
         Raises:
             Expired: the deadline passed before one of the rows began.
@@ -174,7 +174,7 @@ class Dispatcher(Generic[R]):
             StuckRun: the runner did not come back.
             CortexError: what else the runner raised, such as InvalidOutput.
         """
-        return await self._waiting.submit(contents, lane=lane, tenant=tenant, deadline=deadline)
+        return self._waiting.submit(contents, lane=lane, tenant=tenant, deadline=deadline)
 
     async def _serve(self, thread: RunnerThread[R]) -> None:
         """Run batches on one runner until the scope ends or nothing but a restart can help."""

@@ -133,25 +133,20 @@ class WaitingRows(Generic[R]):
     ) -> Answers:
         """Wait until all of `contents` have run; see `Dispatcher.submit`."""
         began_s = self._clock.monotonic_s()
-        async with self._entrances[lane]:  # first come, first served
-            while self.queue.depth(lane) >= MAX_WAITING_ROWS:
-                self._rows_left.clear()
-                await self._rows_left.wait()
-            done = asyncio.get_running_loop().create_future()
-            submission = Submission([None] * len(contents), len(contents), 0.0, deadline, done)
-            rows = [
-                Row(
-                    lane,
-                    tenant,
-                    content.tokens,
-                    began_s,
-                    deadline,
-                    Place(submission, index, content),
-                )
-                for index, content in enumerate(contents)
-            ]
-            for row in rows:
-                self.queue.push(row)
+        entrance = self._entrances[lane]
+        if entrance.locked() or self.queue.depth(lane) >= MAX_WAITING_ROWS:
+            async with entrance:  # first come, first served
+                while self.queue.depth(lane) >= MAX_WAITING_ROWS:
+                    self._rows_left.clear()
+                    await self._rows_left.wait()
+        done = asyncio.get_running_loop().create_future()
+        submission = Submission([None] * len(contents), len(contents), 0.0, deadline, done)
+        rows = [
+            Row(lane, tenant, content.tokens, began_s, deadline, Place(submission, index, content))
+            for index, content in enumerate(contents)
+        ]
+        for row in rows:
+            self.queue.push(row)
         self._open.add(submission)
         self.arrived.set()
         try:

@@ -4,12 +4,26 @@ Labels have few values by construction: lanes, stages, served models, error code
 Nothing that a producer chooses freely ever becomes a label.
 """
 
-from typing import Final
+from functools import cache
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
 
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)  # memory, CPU seconds and open files of this process
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+@cache
+def labelled(metric: M, *values: str) -> M:
+    """Return the metric with these labels, for what is counted with every request.
+
+    Remembers it, since finding it again costs 2 µs. Not for a metric whose labels are ever removed.
+    """
+    return metric.labels(*values)
+
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -170,5 +184,11 @@ SUSPECTS: Final = Counter(
 )
 EVENTS_HANDLED: Final = Counter(
     "cortex_events_total", "Events that took effect.", ["type"], registry=REGISTRY
+)
+CUT_OVER_MISSED: Final = Gauge(
+    "cortex_cut_over_missed",
+    "1 while a model's name should mean a version that this worker does not serve.",
+    ["name"],
+    registry=REGISTRY,
 )
 READY: Final = Gauge("cortex_ready", "1 while the worker takes work.", registry=REGISTRY)

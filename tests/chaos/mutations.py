@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 
 import agents.track
-from agents.intake import Intake
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.record import OutgoingRecord
 from topics.names import DEAD_LETTERS, RESULTS
@@ -19,20 +18,19 @@ _LATE_S = 2.0
 
 def acknowledge_early() -> None:
     """Finish a record as soon as its outcome is known; make it durable two seconds later."""
-    make_durable: Any = Intake._make_durable
+    send: Any = KafkaProducer.send
     running: set[asyncio.Task[Any]] = set()
 
     async def later(*arguments: Any) -> None:
         await asyncio.sleep(_LATE_S)
-        await make_durable(*arguments)
+        await send(*arguments)
 
-    async def at_once(*arguments: Any) -> bool:
+    async def at_once(*arguments: Any) -> None:
         task = asyncio.get_running_loop().create_task(later(*arguments))
         running.add(task)
         task.add_done_callback(running.discard)
-        return True
 
-    _put(Intake, "_make_durable", at_once)
+    _put(KafkaProducer, "send", at_once)
 
 
 def commit_past_unfinished() -> None:

@@ -20,7 +20,7 @@ import aiokafka.consumer.group_coordinator
 
 import agents.track
 import agents.transport
-import cortex_stream.engine.engine
+import cortex_stream.engine.reading
 import cortex_stream.kafka.producer
 import cortex_stream.scheduling.fair_queue
 import cortex_stream.scheduling.waiting
@@ -81,7 +81,7 @@ POINTS: dict[str, tuple[Any, str, str, Told]] = {
         "after",
         lambda polled, *_: polled is not None and bool(polled.taken),
     ),
-    "after-parse": (cortex_stream.engine.engine, "decode", "after", _always),
+    "after-parse": (cortex_stream.engine.reading, "decode", "after", _always),
     "after-queue": (cortex_stream.scheduling.fair_queue.FairQueue, "push", "after", _always),
     "after-batch": (
         cortex_stream.scheduling.waiting,

@@ -37,7 +37,7 @@ from topics.names import INVALIDATIONS, RESULTS
 class StubEngine:
     began = False  # the start of the process is none of the engine's turns
 
-    async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
+    async def begin(self, value: bytes | None, source: RecordSource) -> Outcome:
         asked = _read(value)
         if asked.get("ms"):
             await asyncio.sleep(asked["ms"] / 1000)

@@ -35,7 +35,7 @@ class Echo:
     def due_in_s(self, _source: RecordSource) -> float:
         return self.due_s
 
-    async def process(self, value: bytes | None, _source: RecordSource) -> Outcome:
+    async def begin(self, value: bytes | None, _source: RecordSource) -> Outcome:
         self.began.append(value)
         return _echo(value)
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from agents.answering import Core, Engine
 from agents.commits import Commits
-from agents.intake import Batch, Core, Engine, Intake
+from agents.intake import Batch, Intake
 from agents.suspects import Counts
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery import attempts
@@ -174,7 +175,7 @@ class World(Core, Engine):
     def engine(self) -> Engine:
         return self
 
-    async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
+    async def begin(self, value: bytes | None, source: RecordSource) -> Outcome:
         kind = Kind(value)
         for _ in range(self._chance.randint(0, 9)):
             await asyncio.sleep(0)
@@ -402,7 +403,7 @@ async def test_nothing_runs_beside_a_suspect_that_runs_alone() -> None:
     running: set[int] = set()
     beside: dict[int, set[int]] = {}
 
-    async def process(_value: bytes | None, source: RecordSource) -> Outcome:
+    async def begin(_value: bytes | None, source: RecordSource) -> Outcome:
         assert source.offset != 1 or read_counts(world.counts)[b"t/0/1"] == DELIVERIES
         running.add(source.offset)
         for _ in range(5):
@@ -411,7 +412,7 @@ async def test_nothing_runs_beside_a_suspect_that_runs_alone() -> None:
         running.discard(source.offset)
         return _outcome(source, "result")
 
-    cast("Any", world).process = process
+    cast("Any", world).begin = begin
     tracks = Tracks(Admission({"t": Bound(PLENTY, PLENTY)}, total_bytes=PLENTY))
     intake = Intake(world, world, tracks, drain_timeout_s=1.0, read_counts=world.read_counts)
     await intake.start()

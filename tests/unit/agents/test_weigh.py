@@ -12,7 +12,8 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.intake import Batch, Core, Engine, Intake
+from agents.answering import Core, Engine
+from agents.intake import Batch, Intake
 from agents.polled import memory_bytes, weigh
 from agents.suspects import Counts
 from agents.track import Partition, Tracks
@@ -147,7 +148,7 @@ def requests(count: int, *, texts: int, chars: int) -> Iterator[bytes]:
 async def test_a_request_holds_no_more_than_it_counts_for_until_its_outcome_is_durable(
     monkeypatch: pytest.MonkeyPatch, count: int, texts: int, chars: int
 ) -> None:
-    monkeypatch.setattr("agents.intake._UNCONFIRMED_OUTCOMES", count)
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_CALLS", count)
     admission = Admission({TOPIC: Bound(PLENTY, PLENTY)}, total_bytes=PLENTY)
     runner, producer = StubRunner(width=384), HoldingProducer()
     async with open_engine(stub_model(dims=384, runners=(runner,)), clock=SystemClock()) as engine:
@@ -171,7 +172,7 @@ async def test_a_request_holds_no_more_than_it_counts_for_until_its_outcome_is_d
         track = intake.tracks.deliver(Partition(TOPIC, 0), weights)
         await intake.take_requests(Batch(track, polled, 0.0), Feed(TOPIC, Lane.LOW, None))
         async with asyncio.timeout(60):
-            while len(producer.held) < count:
+            while sum(map(len, producer.held)) < count:
                 await asyncio.sleep(0.01)
         gc.collect()
         held_bytes = tracemalloc.get_traced_memory()[0] - before_bytes

@@ -1,5 +1,6 @@
 """An id that is used again for another payload, as the engine sees it."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -109,22 +110,35 @@ async def test_what_was_handed_over_is_not_asked_again() -> None:
     assert window.asked == ["first"]
 
 
-async def test_a_request_is_asked_for_before_it_is_set_back() -> None:
-    """Else the requests of a tenant that floods would never be."""
+async def test_a_request_that_is_set_back_is_asked_for_once_at_its_turn() -> None:
     window = Window()
-    always = AlwaysCrowded()
-    async with open_engine(dedupe=window, crowding=always) as engine:  # type: ignore[arg-type] # all that is asked of it
+    async with open_engine(dedupe=window, crowding=FirstCrowded()) as engine:  # type: ignore[arg-type] # all that is asked of it
         set_back = await engine.process(request(["one"], id="flood"), source())
+        asked_before_its_turn = list(window.asked)
+        [record] = set_back.records
+        at_its_turn = replace(source(lane=Lane.MEDIUM, headers=record.headers), stage=VALIDATION)
+        answered = await engine.process(record.value, at_its_turn)
         reused = await engine.process(request(["two"], id="flood"), source())
 
     assert set_back.handed_to == VALIDATION
+    assert asked_before_its_turn == []
+    assert answered.kind is OutcomeKind.RESULT
     assert error_of(message_of(reused)) == ("conflict", "id")
     assert window.asked == ["flood", "flood"]
 
 
-class AlwaysCrowded:
+class FirstCrowded:
+    """Finds that the lane is crowded when it is asked for the first time."""
+
+    def __init__(self) -> None:
+        self._crowded = True
+
     def too_many(self, _lane: Lane, _tenant: str) -> bool:
-        return True
+        was, self._crowded = self._crowded, False
+        return was
+
+    def counted(self, _lane: Lane, _tenant: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def error_of(message: OutcomeMessage) -> tuple[str, str | None]:

@@ -1,0 +1,199 @@
+"""Answers on their way into the log: together where that works, apart where it does not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from agents.answering import Answer, Core, Engine
+from agents.outbox import Outbox
+from agents.track import Partition, Track, Tracks
+from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
+from cortex_stream.record import OutgoingRecord, RecordSource
+from cortex_stream.scheduling.admission import Admission, Bound
+from cortex_stream.task_scope import TaskScope
+
+TOPIC = "cortex.requests.low"
+PLENTY = 10**9
+HUGE, REPLACEMENT, FORBIDDEN = b"huge", b"replacement", b"forbidden"
+
+
+@dataclass
+class Log:
+    """What is durable, by call.
+
+    Attributes:
+        open: cleared, calls wait.
+        away: so many calls are refused.
+    """
+
+    calls: list[tuple[bytes | None, ...]] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    away: int = 0
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    @property
+    def values(self) -> list[bytes | None]:
+        return [value for call in self.calls for value in call]
+
+    async def send(self, *records: OutgoingRecord) -> None:
+        self.asked += 1
+        await self.open.wait()
+        values = tuple(record.value for record in records)
+        if self.away or FORBIDDEN in values:
+            self.away = max(0, self.away - 1)
+            raise BrokerUnavailable("nobody takes it")
+        if HUGE in values:
+            raise OutcomeTooLarge("8 MiB at most")
+        self.calls.append(values)
+
+
+@dataclass
+class Worker(Core):
+    """Replaces what is too large; remembers whose outcomes are durable."""
+
+    settled_offsets: list[int] = field(default_factory=list)
+
+    @property
+    def engine(self) -> Engine:
+        return cast("Engine", self)  # all that is asked of it
+
+    def settled(self, _outcome: Outcome, source: RecordSource) -> None:
+        self.settled_offsets.append(source.offset)
+
+    def too_large(
+        self, outcome: Outcome, value: bytes | None, source: RecordSource, error: OutcomeTooLarge
+    ) -> Outcome:
+        del outcome, value, source, error
+        return outcome_of(REPLACEMENT)
+
+
+@dataclass
+class Desk:
+    """An outbox with all that it is given."""
+
+    outbox: Outbox
+    log: Log
+    worker: Worker
+    track: Track
+    scope: TaskScope
+
+    def publish(self, *values: bytes, first: int = 0) -> None:
+        for offset, value in enumerate(values, start=first):
+            self.outbox.publish(answer_of(value, offset=offset), self.track)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not done():
+                await asyncio.sleep(0)
+
+
+def outcome_of(value: bytes) -> Outcome:
+    return Outcome("id", "request", None, "type", (OutgoingRecord("out", None, value),))
+
+
+def answer_of(value: bytes, *, offset: int) -> Answer:
+    return Answer(b"asked", RecordSource(TOPIC, 0, offset, 0, 0.0), outcome_of(value))
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.outbox._MIN_BACKOFF_S", 0.001)
+
+
+@asynccontextmanager
+async def open_desk(*, records: int = 100) -> AsyncIterator[Desk]:
+    tracks = Tracks(Admission({TOPIC: Bound(PLENTY, PLENTY)}, total_bytes=PLENTY))
+    track = tracks.deliver(Partition(TOPIC, 0), ((offset, 1) for offset in range(records)))
+    log, worker = Log(), Worker()
+    async with TaskScope() as scope:
+        yield Desk(Outbox(worker, log, tracks, scope), log, worker, track, scope)
+
+
+async def test_answers_of_one_turn_are_produced_in_one_call_and_in_order() -> None:
+    async with open_desk() as desk:
+        desk.publish(b"a", b"b", b"c")
+        await desk.until(lambda: len(desk.worker.settled_offsets) == 3)
+
+    assert desk.log.calls == [(b"a", b"b", b"c")]
+    assert desk.worker.settled_offsets == [0, 1, 2]
+
+
+async def test_no_call_has_more_than_its_share_of_a_turn() -> None:
+    values = [str(n).encode() for n in range(100)]
+    async with open_desk() as desk:
+        desk.publish(*values)
+        await desk.until(lambda: len(desk.worker.settled_offsets) == 100)
+
+    assert desk.log.values == values
+    assert [len(call) for call in desk.log.calls] == [32, 32, 32, 4]
+
+
+async def test_nothing_is_finished_before_it_is_durable_and_the_oldest_is_told() -> None:
+    async with open_desk() as desk:
+        desk.log.open.clear()
+        desk.publish(b"a")
+        await desk.until(lambda: desk.log.asked == 1)
+        early, oldest = list(desk.worker.settled_offsets), desk.outbox.oldest
+        desk.log.open.set()
+        await desk.until(lambda: desk.worker.settled_offsets == [0])
+
+    assert early == []
+    assert oldest is not None
+    assert desk.outbox.oldest is None
+
+
+async def test_what_is_too_large_is_replaced_and_its_company_is_published() -> None:
+    async with open_desk() as desk:
+        desk.publish(b"a", HUGE, b"c")
+        await desk.until(lambda: len(desk.worker.settled_offsets) == 3)
+
+    assert sorted(value or b"" for value in desk.log.values) == [b"a", b"c", REPLACEMENT]
+
+
+async def test_an_answer_that_nobody_takes_holds_up_none_of_its_company() -> None:
+    async with open_desk() as desk:
+        desk.publish(b"a", FORBIDDEN, b"c")
+        await desk.until(lambda: sorted(desk.worker.settled_offsets) == [0, 2])
+        await desk.until(lambda: desk.outbox.unreachable)
+        unfinished = 1 in desk.track.unfinished
+        await desk.scope.close()
+
+    assert desk.log.values == [b"a", b"c"]
+    assert unfinished
+
+
+async def test_answers_are_sent_again_until_the_broker_is_back() -> None:
+    async with open_desk() as desk:
+        desk.log.away = 5
+        desk.publish(b"a", b"b")
+        await desk.until(lambda: len(desk.worker.settled_offsets) == 2)
+
+    assert sorted(value or b"" for value in desk.log.values) == [b"a", b"b"]
+    assert not desk.outbox.unreachable
+
+
+async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_CALLS", 1)
+    async with open_desk() as desk:
+        desk.log.open.clear()
+        desk.publish(b"held")
+        await desk.until(lambda: desk.log.asked == 1)
+        desk.publish(b"waits", first=1)
+        await asyncio.sleep(0)
+        await desk.scope.close()
+        desk.outbox.forget()
+        desk.log.open.set()
+        desk.publish(b"next", first=2)
+        await desk.until(lambda: desk.worker.settled_offsets == [2])
+
+    assert desk.log.values == [b"next"]
