@@ -36,8 +36,12 @@ PURE := $(PURE),cortex_stream/dead_letters/view.py
 PURE := $(PURE),cortex_stream/replay/plan.py,cortex_stream/replay/selection.py
 PURE := $(PURE),cortex_stream/replay/pace.py,cortex_stream/replay/compare.py
 PURE := $(PURE),cortex_stream/replay/sample.py,cortex_stream/replay/answer.py
+PURE := $(PURE),cortex_stream/replay/gate.py
 FAST  := tests/unit tests/contract tests/architecture
-RINGS := $(FAST) tests/integration tests/acceptance
+# The longest first, so that all end together. Most wait for processes and brokers: three files at
+# a time keep two cores busy.
+RINGS := tests/acceptance tests/integration $(FAST)
+FILES_AT_A_TIME ?= 3
 
 UV_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
@@ -85,8 +89,10 @@ $(BENCH_READY): lock/bench.txt pyproject.toml $(READY)
 check: static fast  ## Before every commit: format, lint, types, imports, generated files, fast tests
 
 test: static  ## Everything, as continuous integration runs it: check, real services, acceptance
-	@echo "== tests: all rings"
-	@$(BIN)/pytest $(RINGS) --cov --cov-report=term-missing --cov-fail-under=$(COVERAGE_ALL)
+	@echo "== tests: all rings, $(FILES_AT_A_TIME) files at a time, each with services of its own"
+	@$(BIN)/pytest $(RINGS) -m "not alone" -n $(FILES_AT_A_TIME) --dist=loadfile --no-loadscope-reorder --cov --cov-report=
+	@echo "== tests: what bounds time, with nothing beside it"
+	@$(BIN)/pytest $(RINGS) -m alone --cov --cov-append --cov-report=term-missing --cov-fail-under=$(COVERAGE_ALL)
 	@$(MAKE) pure
 
 it: $(READY)  ## Only the tests against the real Kafka, Redis and PostgreSQL

@@ -54,6 +54,11 @@ class Core(Protocol):
         """Answers the records."""
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether a model runs something; a run may outlive the request that gave it up."""
+        ...
+
     def settled(self, outcome: Outcome, source: RecordSource) -> None:
         """Count an outcome that is durable now."""
         ...

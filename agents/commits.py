@@ -14,11 +14,19 @@ from typing import Any
 from agents.suspects import Suspects
 from agents.track import Partition, Tracks
 from cortex_stream.delivery.attempts import Mark, mark_begun, mark_left, read_mark
-from cortex_stream.kafka.commits import Commit, Place, read_commits, read_ends, try_commit
+from cortex_stream.kafka.commits import (
+    Commit,
+    Membership,
+    Place,
+    read_commits,
+    read_ends,
+    read_membership,
+    try_commit,
+)
 
 Marked = dict[Partition, Mark]
-Beside = Callable[[Callable[[Any, Any], Awaitable[Any]], Any], Awaitable[Any]]
-"""Calls something of `cortex_stream.kafka.commits`, with its second argument, beside the consumer."""
+Beside = Callable[..., Awaitable[Any]]
+"""Calls something of `cortex_stream.kafka.commits` beside the consumer, its first argument."""
 
 
 class Commits:
@@ -30,12 +38,15 @@ class Commits:
         self._suspects = Suspects({})
         self._marks: Marked = {}
         self._begun: dict[Partition, int] = {}  # after the last record, as of the last commit
+        self._member: Membership | None = None  # before the first assignment
         self._one_by_one = asyncio.Lock()
 
     async def take_over(self, assigned: Iterable[Place]) -> dict[Partition, range]:
         """Begin an assignment; return the offsets of what may have ended the last owner."""
-        self._marks = {}  # who leaves before it is known what was found says nothing about it
-        self._begun = {}
+        async with self._one_by_one:  # a commit of the last assignment ends with that
+            self._marks = {}  # who leaves before it is known what was found says nothing about it
+            self._begun = {}
+            self._member = await self._beside(read_membership)
         commits: dict[Place, Commit] = await self._beside(read_commits, assigned)
         marks = {Partition(*at): read_mark(*commit) for at, commit in commits.items()}
         suspects = {at: mark.suspects for at, mark in marks.items() if mark.suspects}
@@ -82,7 +93,7 @@ class Commits:
         async with self._one_by_one:
             marks = choose()
             commits = {at: (mark.offset, mark.metadata) for at, mark in marks.items()}
-            committed = bool(marks) and await self._beside(try_commit, commits)
+            committed = bool(marks) and await self._beside(try_commit, self._member, commits)
             if committed:
                 self._marks.update(marks)
             return committed

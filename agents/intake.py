@@ -15,7 +15,7 @@ import structlog
 from agents.answering import Answer, Core
 from agents.outbox import Outbox, Producer
 from agents.polled import PolledRecord, slices
-from agents.suspects import Counts, Suspects
+from agents.suspects import Counts, Place, Suspects
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery.attempts import Trial
 from cortex_stream.delivery.outcome import Outcome
@@ -75,7 +75,7 @@ class Intake:
 
     def begin(self, suspects: Mapping[Partition, range]) -> None:
         """Take note of an assignment before its first record; nothing may be in flight."""
-        self.suspects = Suspects(suspects)
+        self.suspects = Suspects(suspects, busy=lambda: self._core.busy)
         if not self.suspects.none:
             _ = self._scope.start(self.suspects.learn(self._read_counts), name="read counts")
 
@@ -190,28 +190,38 @@ class Intake:
         self, record: PolledRecord, source: RecordSource, track: Track
     ) -> None:
         """Answer while there are suspects: the record may be one, or must leave one alone."""
-        async with self.suspects.place(source) as place:
-            if not track.open:
+        while True:
+            async with self.suspects.place(source) as place:
+                if not track.open:
+                    return
+                if place is None:
+                    await self.outbox.deliver(await self._ask(record, source), track)
+                    break
+                uncounted = await self.outbox.try_durable((place.count,))
+                if uncounted is None:
+                    await self._answer_counted(place, record, source, track)
+                    break
+            self.suspects.cut_off(place)
+            # Not in its place: there it would hold up all others, if it must be alone.
+            if not await self.outbox.make_durable((place.uncount,), track, failed=uncounted):
                 return
-            if place is None:
-                await self.outbox.deliver(await self._ask(record, source), track)
-            elif await self.outbox.make_durable((place.count,), track):
-                metrics.SUSPECTS.labels(place.trial.name.lower()).inc()
-                if place.runs:
-                    answer = await self._ask(record, source)
-                else:
-                    readable = place.trial is Trial.GIVEN_UP
-                    outcome = self._core.engine.poisonous(
-                        record.value, source, deliveries=place.deliveries, readable=readable
-                    )
-                    answer = Answer(record.value, source, outcome)
-                    # Before the outcome: reading it did no harm, and must not count as if it had.
-                    if not await self.outbox.make_durable((place.recount,), track):
-                        return
-                await self.outbox.deliver(
-                    answer, track, then=(place.recount,) if place.runs else ()
-                )
         self.suspects.ended(track)
+
+    async def _answer_counted(
+        self, place: Place, record: PolledRecord, source: RecordSource, track: Track
+    ) -> None:
+        metrics.SUSPECTS.labels(place.trial.name.lower()).inc()
+        if place.runs:
+            answer = await self._ask(record, source)
+            await self.outbox.deliver(answer, track, then=(place.recount,))
+            return
+        readable = place.trial is Trial.GIVEN_UP
+        outcome = self._core.engine.poisonous(
+            record.value, source, deliveries=place.deliveries, readable=readable
+        )
+        # Before the outcome: reading it did no harm, and must not count as if it had.
+        if await self.outbox.make_durable((place.recount,), track):
+            await self.outbox.deliver(Answer(record.value, source, outcome), track)
 
     async def _handle_with_care(self, batch: Batch) -> None:
         for record in batch.records:

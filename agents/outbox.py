@@ -10,6 +10,7 @@ Owner: the worker's event loop.
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -22,6 +23,7 @@ from agents.track import Track, Tracks
 from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.task_scope import TaskScope
+from topics.names import ATTEMPTS
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
 # confirms at once: 64 x 32 x 0.01 ms = 20 ms. At 10 ms a round trip that is 200,000 outcomes a
@@ -58,14 +60,14 @@ class Outbox:
         self._scope = scope
         self._next: list[tuple[Answer, Track]] = []  # those of this turn
         self._confirming = asyncio.Semaphore(_UNCONFIRMED_CALLS)
-        self._unreachable = 0
+        self._unreachable: Counter[str] = Counter()  # how many wait, by why they do
         self._numbers = itertools.count()
         self._under_way: dict[int, None] = {}  # what is not durable yet, the oldest first
 
     @property
-    def unreachable(self) -> bool:
-        """Whether answers wait because no broker took them."""
-        return self._unreachable > 0
+    def unreachable(self) -> tuple[str, ...]:
+        """Why answers, or suspects, wait: no broker took what must be durable. Each reason once."""
+        return tuple(self._unreachable)
 
     @property
     def oldest(self) -> int | None:
@@ -125,17 +127,27 @@ class Outbox:
         if not records:
             return True
         with self._numbered():
-            failed = failed or await self._produce(records)
+            failed = failed or await self.try_durable(records)
             if failed is None:
                 return True
-            with self._waiting(failed):
+            with self._waiting(records, failed):
                 backoff_s = _MIN_BACKOFF_S
                 while track.open:
                     await asyncio.sleep(backoff_s)
-                    if await self._produce(records) is None:
+                    if await self.try_durable(records) is None:
                         return True
                     backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
                 return False
+
+    async def try_durable(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
+        """Produce once; return None if all are durable, else why they may not be."""
+        # Only while sending: those that wait for one topic must not hold up the others.
+        async with self._confirming:
+            try:
+                await self._producer.send(*records)
+            except BrokerUnavailable as error:
+                return error
+        return None
 
     def settle(self, answer: Answer, track: Track) -> None:
         """Finish the record of an answer that is durable."""
@@ -167,16 +179,6 @@ class Outbox:
         for answer, track in together:
             _ = self._scope.start(self.deliver(answer, track, failed=failed), name="deliver")
 
-    async def _produce(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
-        """Return None once all are durable, else why they may not be."""
-        # Only while sending: those that wait for one topic must not hold up the others.
-        async with self._confirming:
-            try:
-                await self._producer.send(*records)
-            except BrokerUnavailable as error:
-                return error
-        return None
-
     @contextmanager
     def _numbered(self) -> Iterator[None]:
         """Keep what is under way among what `oldest` looks at."""
@@ -188,14 +190,19 @@ class Outbox:
             del self._under_way[number]
 
     @contextmanager
-    def _waiting(self, error: BrokerUnavailable) -> Iterator[None]:
+    def _waiting(
+        self, records: tuple[OutgoingRecord, ...], error: BrokerUnavailable
+    ) -> Iterator[None]:
         """Count one that waits. Logs for the first, not for the thousand that wait with it."""
-        self._unreachable += 1
-        if self._unreachable == 1:
-            log.error("producer.unreachable", message=str(error))
+        what = "suspects cannot be counted" if records[0].topic == ATTEMPTS else "answers wait"
+        reason = f"{what}: {error}"
+        if not self._unreachable:
+            log.error("producer.unreachable", message=reason)
+        self._unreachable[reason] += 1
         try:
             yield
         finally:
-            self._unreachable -= 1
-            if self._unreachable == 0:
+            self._unreachable[reason] -= 1
+            self._unreachable += Counter()  # forgets those of which none is left
+            if not self._unreachable:
                 log.info("producer.nothing_waits")

@@ -1,8 +1,9 @@
-"""A polled record: what it weighs, and how many of them one turn of the event loop takes."""
+"""Polled records: what each weighs, and how many of them one turn of the event loop takes."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from cortex_stream.kafka.undecodable import Record
 from cortex_stream.scheduling.admission import weight_bytes
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn starts at most a slice per
@@ -10,6 +11,13 @@ from cortex_stream.scheduling.admission import weight_bytes
 SLICE_RECORDS: Final = 8
 SLICE_BYTES: Final = 32 << 10
 _HEADER_BYTES: Final = 100  # a tuple, a str and a bytes object
+
+
+class Taken(NamedTuple):
+    """Records of one partition, and what each weighs in memory."""
+
+    records: list[Record]
+    weights_bytes: list[int]
 
 
 class PolledRecord(Protocol):

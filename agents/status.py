@@ -1,12 +1,16 @@
 """What the edge knows of itself, for the pages, the readiness probe and the watchdog."""
 
 from collections.abc import Callable
+from typing import Final
 
 from agents.intake import Intake
 from agents.transport import EdgeConsumer
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.progress import Standing
 from cortex_stream.web.status import PartitionStatus, RebalanceStatus
+from topics.names import ATTEMPTS
+
+_MOST_REASONS: Final = 3
 
 
 class EdgeStatus:
@@ -30,11 +34,14 @@ class EdgeStatus:
         self._producer = producer
 
     @property
-    def producer_able(self) -> bool:
-        """Whether outcomes can be produced: there is a client, and the brokers take them."""
-        return self._producer.able and not (
-            self._intake.outbox.unreachable or self._intake.suspects.waiting
-        )
+    def obstacles(self) -> tuple[str, ...]:
+        """Why outcomes cannot be produced, or suspects not run, a line for each reason."""
+        obstacles = list(self._intake.outbox.unreachable[:_MOST_REASONS])
+        if not self._producer.able:
+            obstacles.append("the producer cannot reach Kafka")
+        if self._intake.suspects.waiting:
+            obstacles.append(f"suspects wait: their counts in {ATTEMPTS} are not read yet")
+        return tuple(obstacles)
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
         """Return the assigned partitions; empty before the first assignment."""

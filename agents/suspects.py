@@ -26,6 +26,7 @@ from cortex_stream.delivery.attempts import (
     read_counts,
 )
 from cortex_stream.errors import BrokerUnavailable, TopicsMismatch
+from cortex_stream.kafka.progress import Standing
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.settings.tree import Settings
@@ -35,6 +36,7 @@ Counts = Mapping[bytes, int]
 """How often suspects were delivered, by `attempts_key`."""
 
 _READ_AGAIN_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 0.01
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,8 +81,16 @@ class Place:
 class Suspects:
     """The suspects of one assignment."""
 
-    def __init__(self, ranges: Mapping[Partition, range]) -> None:
-        """Begin with nothing in flight; `ranges` are the offsets of the suspects."""
+    def __init__(
+        self, ranges: Mapping[Partition, range], *, busy: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            ranges: the offsets of the suspects.
+            busy: tells whether something still runs for a record that has ended.
+        """
+        self._busy = busy
         self._ranges = {at: offsets for at, offsets in ranges.items() if offsets}
         self._counts: Counts = {}
         self._counts_known = asyncio.Event()
@@ -88,10 +98,10 @@ class Suspects:
         self._turn = asyncio.Lock()
         self._running = 0
         self._nothing_runs = asyncio.Event()
-        self._cut_off: list[Place] = []
+        self._cut_off: dict[bytes, Place] = {}
+        self._found = sum(map(len, self._ranges.values()))
         if self._ranges:
-            records = sum(map(len, self._ranges.values()))
-            log.warning("suspects.found", partitions=len(self._ranges), records=records)
+            log.warning("suspects.found", partitions=len(self._ranges), records=self._found)
 
     @property
     def none(self) -> bool:
@@ -132,25 +142,52 @@ class Suspects:
         await self._counts_known.wait()
         key = attempts_key(topic=source.topic, partition=source.partition, offset=source.offset)
         deliveries = self._counts.get(key, 0)
-        place = Place(key, decide_trial(deliveries), deliveries)
+        place = Place(key, decide_trial(deliveries, suspects=self._found), deliveries)
         async with self._in_company() if place.trial is Trial.IN_COMPANY else self._alone():
+            self._cut_off.pop(key, None)
             try:
                 yield place
             except asyncio.CancelledError:
-                self._cut_off.append(place)
+                self.cut_off(place)
                 raise
+
+    def cut_off(self, place: Place) -> None:
+        """Note that a suspect may have been counted and does not run, until it has a place again."""
+        self._cut_off[place.key] = place
 
     def ended(self, track: Track) -> None:
         """Note that a record ended: with the last suspect, its partition is like any other."""
-        suspects = self.of(track.at)
-        if suspects and (track.position or 0) >= suspects.stop:
-            del self._ranges[track.at]
+        self._pass(track.at, track.position or 0)
+
+    def pass_gaps(
+        self, standings: Mapping[tuple[str, int], Standing], ends: Mapping[Partition, int]
+    ) -> None:
+        """Let suspects end at what is no record: transaction markers, and what was deleted.
+
+        To be called between two polls. Then all that lies before a position has been delivered, or
+        never will be, and a highwater seen since the assignment is behind all that had begun before.
+
+        Args:
+            standings: of all partitions, while they are assigned.
+            ends: of what was delivered.
+        """
+        for at in list(self._ranges):
+            standing = standings.get(at)
+            if standing is not None and standing.finished == ends.get(at):
+                self._pass(at, standing.position or 0, log_end=standing.highwater)
+
+    def _pass(self, at: Partition, offset: int, *, log_end: int | None = None) -> None:
+        """Note that nothing before `offset` is unfinished, or will ever come."""
+        suspects = self.of(at)
+        last = suspects.stop if log_end is None else min(suspects.stop, log_end)
+        if suspects and offset >= last:
+            del self._ranges[at]
             if self.none:
                 log.info("suspects.ended")
 
     def take_uncounted(self) -> list[OutgoingRecord]:
         """Return what takes back the counts of those that were cut off, once."""
-        records = [place.uncount for place in self._cut_off]
+        records = [place.uncount for place in self._cut_off.values()]
         self._cut_off.clear()
         return records
 
@@ -176,6 +213,8 @@ class Suspects:
             while self._running:
                 self._nothing_runs.clear()
                 await self._nothing_runs.wait()
+            while self._busy():  # noqa: ASYNC110 (a run has no event; those that outlive are rare)
+                await asyncio.sleep(_LOOK_AGAIN_S)
             yield
 
 

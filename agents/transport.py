@@ -26,7 +26,7 @@ from faust.types import TP
 
 from agents.commits import Commits
 from agents.intake import Batch, Intake
-from agents.polled import weigh
+from agents.polled import Taken, weigh
 from agents.rebalances import Rebalances
 from agents.track import Partition
 from cortex_stream.clock import SystemClock
@@ -47,13 +47,6 @@ _LAST_COMMIT_TIMEOUT_S: Final = 2.0  # without it a dead broker would hold SIGTE
 _REBALANCE_PAUSE_S: Final = 0.01
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Taken(NamedTuple):
-    """Records of one partition, and what each weighs in memory."""
-
-    records: list[Record]
-    weights_bytes: list[int]
 
 
 class Polled(NamedTuple):
@@ -185,6 +178,7 @@ class EdgeConsumer(driver.Consumer):
         self._tracks.on_room = self._on_room
         self._assignment: object | None = None
         self._starving: set[str] = set()
+        self._left = asyncio.Event()  # set once a stop has made its last commit
         self._commits = Commits(self._tracks, self._beside)
         self.rebalances = Rebalances(SystemClock())
         self.turns = 0  # of the loop that polls and delivers
@@ -237,6 +231,9 @@ class EdgeConsumer(driver.Consumer):
                     await self.sleep(_REBALANCE_PAUSE_S)
                 elif self._is_current(polled) and await self._may_begin(polled):
                     self._deliver(polled)
+                    if not self._intake.suspects.none:
+                        ends = self._tracks.ends()
+                        self._intake.suspects.pass_gaps(self.standings() or {}, ends)
                     if self.rebalances.pausing:
                         self.rebalances.polled(len(polled.taken), (self.standings() or {}).values())
                 # else: taken under an assignment that ended; its successor begins at the commit
@@ -285,6 +282,9 @@ class EdgeConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit for the last time before the partitions go."""
+        if revoked and self.app.should_stop:
+            await self._left.wait()  # Faust would close the client under the stop that drains
+            return
         if revoked:
             self.rebalances.stopped()
         self.stop_flow()
@@ -303,9 +303,16 @@ class EdgeConsumer(driver.Consumer):
         self.rebalances.assigned()
         log.info("partitions.assigned", count=len(assigned))
 
-    async def _beside(self, work: Callable[[Any, Any], Awaitable[Any]], on: Any) -> Any:
+    async def threadsafe_partitions_assigned(
+        self, receiver_loop: asyncio.AbstractEventLoop, assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Do nothing while stopping: no loop would take the call, and the member leaves next."""
+        if not self.app.should_stop:
+            await super().threadsafe_partitions_assigned(receiver_loop, assigned, generation_id)
+
+    async def _beside(self, work: Callable[..., Awaitable[Any]], *on: Any) -> Any:
         """Call what must run beside the aiokafka consumer, where that runs."""
-        return await self._thread.call_thread(work, self._thread._ensure_consumer(), on)  # noqa: SLF001
+        return await self._thread.call_thread(work, self._thread._ensure_consumer(), *on)  # noqa: SLF001
 
     async def wait_empty(self) -> None:
         """Let what runs finish, for a bounded time, and commit it. What waits runs elsewhere."""
@@ -317,6 +324,9 @@ class EdgeConsumer(driver.Consumer):
                 _ = await (self._commits.go_on() if self.crashed else self._commits.leave())
         except TimeoutError:
             log.warning("commit.last_timed_out", effect="work of the last second runs again")
+        finally:
+            if self.app.should_stop:
+                self._left.set()
 
     def _forget(self) -> None:
         self._tracks.abandon()

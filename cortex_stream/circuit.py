@@ -60,6 +60,11 @@ class Circuit:
         """Whether to go on without the dependency; also while another call probes it."""
         return self.outage is not None and (self._probing or self._breaker.opened)
 
+    @property
+    def rests_s(self) -> float:
+        """How much longer nobody asks; 0.0 where the next call goes through, as a probe or as ever."""
+        return max(0.0, self._breaker.open_remaining) if self._breaker.opened else 0.0
+
     def __enter__(self) -> None:
         """Begin a call."""
         self._probing = self.outage is not None

@@ -7,6 +7,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import CoreSchema
 
 from schemas.audit import AuditRecord
+from schemas.cut_overs import CutOver
 from schemas.events import DocumentChanged, DocumentDeleted, ModelPublished, StreamEvent
 from schemas.invalidations import Invalidation
 from schemas.outcomes import Outcome
@@ -24,10 +25,11 @@ EXPORTED: Final[dict[str, type[BaseModel]]] = {
     "invalidation.v1": Invalidation,
     "lake-vector.v1": LakeVector,
     "audit.v1": AuditRecord,
+    "cut-over.v1": CutOver,
 }
 """Every exported message by the name of its file in `schemas/json/`, without `.json`."""
 
-_WRITTEN_BY_US_ALONE: Final = (Outcome, LakeVector, AuditRecord)
+_WRITTEN_BY_US_ALONE: Final = (Outcome, LakeVector, AuditRecord, CutOver)
 
 
 class _Generator(GenerateJsonSchema):

@@ -1,5 +1,6 @@
 """Fixtures for every ring: real services, and names that no other test uses."""
 
+import fcntl
 import secrets
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from cortex_stream.devstack import programs
 from cortex_stream.devstack.stack import Stack
-from cortex_stream.environment import subprocess_environment
+from cortex_stream.environment import cache_folder, subprocess_environment
 from cortex_stream.errors import StackFailed
 
 pytest_plugins = ["tests.model_fixtures"]
@@ -41,9 +42,10 @@ def stack_programs() -> None:
 
 @pytest.fixture(scope="session")
 def stack(stack_programs: None) -> Iterator[Stack]:  # noqa: ARG001
-    """Running Kafka, Redis and PostgreSQL, shared by all tests of this session.
+    """Running Kafka, Redis and PostgreSQL, shared by all tests of this process.
 
-    `CORTEX_TEST_STACK=<folder>` names a stack of yours to use, and to leave as it is.
+    `CORTEX_TEST_STACK=<folder>` names a stack of yours to use, and to leave as it is: not for
+    processes side by side, as some tests kill the broker.
     """
     yours = subprocess_environment().get("CORTEX_TEST_STACK")
     if yours:
@@ -69,8 +71,11 @@ def topic_prefix() -> str:
 
 
 def _wipe_what_killed_sessions_left() -> None:
-    for home in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        owner = int(home.name.removeprefix(_FOLDER_PREFIX).partition("-")[0])
-        if not psutil.pid_exists(owner):
-            Stack(home / "stack").wipe()
-            shutil.rmtree(home, ignore_errors=True)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "test-stacks.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for home in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+            owner = int(home.name.removeprefix(_FOLDER_PREFIX).partition("-")[0])
+            if not psutil.pid_exists(owner):
+                Stack(home / "stack").wipe()
+                shutil.rmtree(home, ignore_errors=True)

@@ -22,6 +22,9 @@ _DESCRIPTION: Final = """\
 Requests and events are CloudEvents 1.0: structured JSON by default, binary mode (`ce_*` headers,
 `data` as the value) is accepted too. Outcomes are always structured JSON.
 
+A record whose Kafka timestamp is older than its topic keeps, or more than an hour ahead, is refused
+with INVALID_TIMESTAMP on the topics that clients write to: with its whole batch.
+
 Delivery is at least once; the first record with an outcome id in its partition is the outcome.
 
 Topic names are shown without the prefix of an environment, partitions and replicas as in

@@ -14,9 +14,16 @@ from topics import names
 Profile = Literal["dev", "prod"]
 CleanupPolicy = Literal["delete", "compact", "compact,delete"]
 
-_DAY_MS: Final = 24 * 60 * 60 * 1000
+_HOUR_MS: Final = 60 * 60 * 1000
+_DAY_MS: Final = 24 * _HOUR_MS
 
 RETENTION_CONFIG: Final = "retention.ms"
+_OLDEST_CONFIG: Final = "message.timestamp.before.max.ms"
+_NEWEST_CONFIG: Final = "message.timestamp.after.max.ms"
+NEW_CONFIGS: Final = frozenset({_OLDEST_CONFIG, _NEWEST_CONFIG})
+"""Settings that Kafka has since 3.6. Everything works on a broker that does not know them."""
+OPERATOR_CONFIGS: Final = frozenset({RETENTION_CONFIG, *NEW_CONFIGS})
+"""Settings that operators may choose for a topic: no promise of a worker depends on them."""
 LARGE_BYTES: Final = 8 << 20
 """A request may weigh 1 MiB and its answer or its dead letter several times that."""
 SMALL_BYTES: Final = 1 << 20
@@ -97,6 +104,11 @@ class TopicSpec:
         }
         if self.retention_ms is not None:
             config[RETENTION_CONFIG] = str(self.retention_ms)
+            if self.direction is Direction.IN:
+                # Retention goes by the producer's clock. What would be deleted unread within
+                # minutes is refused instead, so that its sender learns of it.
+                config[_OLDEST_CONFIG] = str(self.retention_ms)
+                config[_NEWEST_CONFIG] = str(_HOUR_MS)  # Kafka's own default since 4.0
         return config
 
 
@@ -309,6 +321,19 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
             " record itself (delete)"
         ),
         cleanup_policy="compact,delete",
+        key_bound=True,
+    ),
+    TopicSpec(
+        name=names.MODELS,
+        direction=Direction.INTERNAL,
+        key="the model's name",
+        holds="which version a model's name means; every worker reads all of it, and follows",
+        written_by="the replay command; ACLs on it decide who may switch",
+        messages=("cut-over.v1",),
+        retention_ms=None,
+        kept_because="a worker that starts in a year must know what was decided",
+        partition_count=QUIET,
+        cleanup_policy="compact",
         key_bound=True,
     ),
     *(_retry(retry) for retry in range(1, names.RETRIES + 1)),

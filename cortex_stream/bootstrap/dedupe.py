@@ -46,7 +46,9 @@ class Dedupe:
             return DedupeStatus(on=False, detail=self._left_out)
         outage = self._circuit.outage
         if outage is not None:
-            detail = f"circuit open: {outage.reason}"
+            rests_s = self._circuit.rests_s
+            until = f"for {rests_s:g} s more" if rests_s else "until the next request tries it"
+            detail = f"circuit open {until}: {outage.reason}"
             return DedupeStatus(on=False, detail=detail, off_since_unix_ms=outage.since_unix_ms)
         return DedupeStatus(on=True, detail=f"ids are remembered for {self._window_s:g} s")
 

@@ -37,8 +37,8 @@ class Edge(Protocol):
         ...
 
     @property
-    def producer_able(self) -> bool:
-        """Whether outcomes can be produced."""
+    def obstacles(self) -> tuple[str, ...]:
+        """Why outcomes cannot be produced, a line for each reason."""
         ...
 
     def partitions(self) -> tuple[PartitionStatus, ...]:
@@ -80,8 +80,7 @@ class WorkerStatus:
         reasons.extend(self._unserved())
         if not self._edge.partitions():
             reasons.append("no partitions are assigned yet")
-        if not self._edge.producer_able:
-            reasons.append("the producer cannot reach Kafka")
+        reasons.extend(self._edge.obstacles)
         reasons.extend(self._edge.stalls)
         if self._worker.memory.pressure.stopped:
             reasons.append("memory is short: nothing is taken in until some is free")
@@ -101,6 +100,7 @@ class WorkerStatus:
             dedupe=worker.dedupe.status(),
             retries=RetryStatus(worker.retries_waiting(), worker.retry_budget_left()),
             rebalances=self._edge.rebalances,
+            cut_overs=worker.cut_overs.status(),
             versions=_versions(),
         )
 

@@ -17,6 +17,7 @@ from cortex_stream.bootstrap.bounds import (
     lane_topics,
     retry_topics,
 )
+from cortex_stream.bootstrap.cut_overs import CutOvers
 from cortex_stream.bootstrap.dedupe import Dedupe
 from cortex_stream.bootstrap.pipelines import load_pipelines
 from cortex_stream.clock import Clock, SystemClock
@@ -79,6 +80,7 @@ class Worker:
         total_bytes = settings.lanes.total_bytes
         self.admission = Admission(admission_bounds(settings), total_bytes=total_bytes)
         self.dedupe = Dedupe(settings, clock=clock)
+        self.cut_overs = CutOvers(settings)
         self.errors = ErrorsLog(clock=clock)
         self.lane_rates = RateMeter(clock=clock)
         self.failure: CortexError | None = None
@@ -121,6 +123,11 @@ class Worker:
         """The served models once they are warm, else None."""
         return self._models
 
+    @property
+    def busy(self) -> bool:
+        """Whether a model runs something."""
+        return any(served.dispatcher.busy for served in self._models or ())
+
     def lane_depth(self, lane: Lane) -> int:
         """Return how many work items of `lane` are in the process."""
         return _sum(self.admission.waiting, lane_topics(self.settings, lane))
@@ -153,6 +160,7 @@ class Worker:
             UnknownModel, UnsafeModel, ModelLoadFailed: a model cannot be served.
         """
         await verify_topics(self.settings)
+        await self.cut_overs.read()
         loaded = await asyncio.to_thread(self._load, self.settings)
         split = self.settings.worker.split
         known = await asyncio.to_thread(known_models, self.settings) if split else ()
@@ -169,6 +177,7 @@ class Worker:
             known=known,
         )
         check_models(self.pipelines, models.find, default=self.settings.models.embed_default)
+        self.cut_overs.apply_to(models)
         self._models = await self._scope.enter_async_context(models)
         embedding = EmbeddingStage(models, self.clock)
         classification = ClassificationStage(models, self.clock)
@@ -193,6 +202,7 @@ class Worker:
         scope = await self._scope.enter_async_context(TaskScope())
         _ = scope.start(self.memory.run(), name="watch memory")
         _ = scope.start(self.dedupe.run(), name="dedupe window")
+        _ = scope.start(self.cut_overs.run(), name="follow cut-overs")
 
     async def stop(self) -> None:
         """Stop the runners and release the models. Idempotent."""

@@ -22,6 +22,7 @@ from cortex_stream.loadtest.profiles.flood import measure_flood
 from cortex_stream.loadtest.profiles.latency import measure_latency
 from cortex_stream.loadtest.profiles.mixed import measure_mixed
 from cortex_stream.loadtest.profiles.overload import measure_overload
+from cortex_stream.loadtest.profiles.replay import measure_replay
 from cortex_stream.loadtest.profiles.scale import measure_scale
 from cortex_stream.loadtest.profiles.soak import measure_soak
 from cortex_stream.loadtest.profiles.throughput import measure_throughput
@@ -49,6 +50,7 @@ class ProfileName(StrEnum):
     MIXED = "mixed"
     FLOOD = "flood"
     OVERLOAD = "overload"
+    REPLAY = "replay"
     SCALE = "scale"
     SOAK = "soak"
     COST = "cost"
@@ -60,6 +62,7 @@ PROFILES: Final = {
     ProfileName.MIXED: Profile(measure_mixed, seconds=60),
     ProfileName.FLOOD: Profile(measure_flood, seconds=25),
     ProfileName.OVERLOAD: Profile(measure_overload, seconds=60),
+    ProfileName.REPLAY: Profile(measure_replay, seconds=60),
     ProfileName.SCALE: Profile(measure_scale, seconds=10),
     ProfileName.SOAK: Profile(measure_soak, seconds=600),
     ProfileName.COST: Profile(measure_cost, seconds=4),
@@ -86,8 +89,8 @@ def bench(
     throughput: a backlog, against raw ONNX Runtime and other people's
     loops. latency: an open loop at half and a fifth of a loop's capacity.
     mixed: critical requests beside a low backlog. flood: one lane floods,
-    one tenant does. overload: three times the capacity. scale: two workers
-    and a model that sleeps. soak: ten minutes at 80 %. cost: processor time
+    one tenant does. overload: three times the capacity. replay: live requests
+    beside one. scale: two workers and a model that sleeps. soak: ten minutes at 80 %. cost: processor time
     of a request besides its model, and of late requests.
 
     Exit code 1 when a goal is missed.

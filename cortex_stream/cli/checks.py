@@ -39,12 +39,22 @@ _PORTS_TRIED: Final = 100  # as the worker does
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found; a failed one says which command repairs it."""
+    """What was found; a failed one says which command repairs it.
+
+    Attributes:
+        needed: a worker with these settings cannot do without it, or does less than they ask for.
+    """
 
     name: str
     ok: bool
     detail: str
     repair: str | None = None
+    needed: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether a worker would miss it."""
+        return self.needed and not self.ok
 
 
 def local_checks() -> Iterator[Check]:
@@ -134,7 +144,9 @@ def _pipelines(settings: Settings) -> Check:
 
 async def _redis(url: SecretStr | None) -> Check:
     if url is None:
-        return Check("redis", ok=True, detail="REDIS_URL is not set: no dedupe window")
+        return Check(
+            "redis", ok=False, detail="REDIS_URL is not set: no dedupe window", needed=False
+        )
     place = _place(url)
     repair = "cortex-stream stack up, or set REDIS_URL"
     try:
@@ -149,8 +161,8 @@ async def _redis(url: SecretStr | None) -> Check:
 
 
 async def _postgres(url: SecretStr) -> Check:
+    """Look at PostgreSQL, which workers do not ask yet: what is wrong there is worth a note."""
     place = _place(url)
-    repair = "cortex-stream stack up, or set POSTGRES_URL"
     try:
         connection = await asyncpg.connect(url.get_secret_value(), timeout=_TIMEOUT_S)
         try:
@@ -162,10 +174,11 @@ async def _postgres(url: SecretStr) -> Check:
         finally:
             await connection.close(timeout=_TIMEOUT_S)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-        return Check("postgres", ok=False, detail=f"{place}: {_reason(error, url)}", repair=repair)
+        detail = f"{place}: {_reason(error, url)}; workers do not use it yet"
+        return Check("postgres", ok=False, detail=detail, needed=False)
     if vector is None:
-        detail = f"{version} at {place} has no extension vector"
-        return Check("postgres", ok=False, detail=detail, repair="install pgvector on that server")
+        detail = f"{version} at {place} has no extension vector; workers do not use it yet"
+        return Check("postgres", ok=False, detail=detail, needed=False)
     return Check("postgres", ok=True, detail=f"{version} with vector {vector} at {place}")
 
 

@@ -187,6 +187,8 @@ def redrive(
     Says what would be sent; `--yes` sends it. A redrive that was interrupted goes on when the
     command is repeated: what was sent is left alone.
 
+    Exit codes: 0 done; 1 failed, or a letter that was named is left alone.
+
     cortex-stream dead-letters redrive 0:42 --edit
 
     cortex-stream dead-letters redrive --code stuck_run --since 2h --yes

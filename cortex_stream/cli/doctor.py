@@ -23,11 +23,13 @@ def doctor(
 ) -> None:
     """Check everything a worker needs: settings, packages, services, models, limits.
 
-    Each failing line ends with the command that repairs it; exit code 1
-    when there is one. Changes nothing.
+    Each failing line ends with the command that repairs it. What these
+    settings do not need is a note. Changes nothing.
+
+    Exit codes: 0 a worker can start; 1 something fails.
     """
     found = asyncio.run(_run(None if as_json else console()))
-    failed = [check for check in found if not check.ok]
+    failed = [check for check in found if check.failed]
     if as_json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in found]})
     else:
@@ -64,7 +66,9 @@ async def _all() -> AsyncIterator[Check]:
 
 
 def _show(check: Check, stdout: Console) -> None:
-    mark, color = ("ok", "green") if check.ok else ("FAILED", "red")
+    mark, color = (
+        ("FAILED", "red") if check.failed else ("ok", "green") if check.ok else ("note", "yellow")
+    )
     line = Text(f"{mark:<7}", style=color).append(f"{check.name:<{_NAME_COLUMNS}}", style="bold")
     stdout.print(line.append(check.detail, style="not bold default"), soft_wrap=True)
     if check.repair is not None:

@@ -109,6 +109,8 @@ def _root(
 
     New here? [bold]cortex-stream demo[/bold] shows it in a minute, with nothing to set up.
     Settings come from the environment: docs/reference/settings.md.
+
+    Exit codes, where a command names no others: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     # What it would say while it retries ends as one readable error.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -95,7 +95,9 @@ def verify(
 
 @models_app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="With the model's files.")
+    ],
     *,
     name: Annotated[str, typer.Option(help="How requests name the model.")],
     version: Annotated[str, typer.Option(help="New for this name; versions never change.")] = "1",

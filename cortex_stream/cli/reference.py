@@ -13,7 +13,7 @@ from cortex_stream import errors
 from cortex_stream.cli.topics import kept
 from cortex_stream.settings.section import Section
 from cortex_stream.settings.tree import Settings
-from topics.catalogue import CATALOGUE, CURRENT, TopicSpec
+from topics.catalogue import CATALOGUE, CURRENT, NEW_CONFIGS, TopicSpec
 
 _GENERATED: Final = "<!-- Written by `cortex-stream docs`; do not edit. -->"
 _UNITS: Final = {
@@ -102,7 +102,8 @@ def topics_page() -> str:
     return _page(
         "Topics",
         "`cortex-stream topics plan` compares a cluster with this list, `topics apply` creates what"
-        " is missing and mends settings; nothing is ever deleted. Every name stands under"
+        " is missing and mends settings; nothing is ever deleted, and how long a topic keeps its"
+        " records stays as it was chosen there ([how](../operations/topics.md)). Every name stands under"
         " `CORTEX_KAFKA__TOPIC_PREFIX`. `CORTEX_KAFKA__PROFILE` chooses the partitions, and"
         " replication 1 with min.insync 1 (dev) or 3 with 2 (prod).",
         f"## In use\n\n{_table(header, [_topic_row(spec) for spec in CURRENT])}",
@@ -117,7 +118,14 @@ def cli_page(program: str, root: Any, commands: Mapping[str, Any]) -> str:
     sections = [_command_section(program, root)]
     for name, command in commands.items():
         sections += _command_tree(f"{program} {name}", command)
-    return _page("Command line", "What `--help` says, for reading in one piece.", *sections)
+    return _page(
+        "Command line",
+        "What `--help` says, for reading in one piece. `<str>` and the like say what follows an"
+        " option. No option has an environment variable of its own: which system a command works on"
+        " (brokers, security, prefix, models) is said by the [settings](settings.md), as for a"
+        " worker.",
+        *sections,
+    )
 
 
 def _settings(
@@ -162,7 +170,14 @@ def _error_classes() -> Iterator[type[errors.CortexError]]:
             yield member
 
 
-_DECISIONS: Final = ["topic", "cleanup", "largest record", "timestamp", "kept because"]
+_DECISIONS: Final = [
+    "topic",
+    "cleanup",
+    "largest record",
+    "timestamp",
+    "refuses older than",
+    "kept because",
+]
 
 
 def _topic_row(spec: TopicSpec) -> list[str]:
@@ -173,7 +188,8 @@ def _topic_row(spec: TopicSpec) -> list[str]:
 def _decision(spec: TopicSpec) -> list[str]:
     timestamp = spec.config("prod")["message.timestamp.type"]
     size = f"{spec.max_message_bytes >> 20} MiB"
-    return [f"`{spec.name}`", spec.cleanup_policy, size, timestamp, spec.kept_because]
+    oldest = kept(spec) if spec.config("prod").keys() >= NEW_CONFIGS else ""
+    return [f"`{spec.name}`", spec.cleanup_policy, size, timestamp, oldest, spec.kept_because]
 
 
 def _command_tree(path: str, command: Any) -> Iterator[str]:
@@ -184,27 +200,33 @@ def _command_tree(path: str, command: Any) -> Iterator[str]:
 
 def _command_section(path: str, command: Any) -> str:
     context = command.make_context(path, [], resilient_parsing=True)
-    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     children = getattr(command, "commands", {})
     pieces = command.collect_usage_pieces(context)
     usage = " ".join([path, *(pieces if children else _without_command(pieces))])
     parts = [f"## {path}", f"```\n{usage}\n```", cleandoc(_plain(command.help or ""))]
-    rows = [
-        [
-            ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts)),
-            option.help or "",
+    for kind in ("argument", "option"):
+        rows = [
+            _parameter_row(*parameter.get_help_record(context))
+            for parameter in command.params
+            if parameter.param_type_name == kind
+            and not parameter.hidden
+            and parameter.name != "help"
         ]
-        for option in options
-        if not option.hidden and option.name != "help"
-    ]
-    if rows:
-        parts.append(_table(["option", "meaning"], rows))
+        if rows:
+            parts.append(_table([kind, "meaning", "default and bounds"], rows))
     if children:
         does = [[f"`{name}`", _plain(child.help or "")] for name, child in children.items()]
         parts.append(
             _table(["command", "does"], [[name, text.partition("\n")[0]] for name, text in does])
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def _parameter_row(spelling: str, text: str) -> list[str]:
+    """Return the row of what help says of a parameter, `meaning  [default: 1; x>=0]`."""
+    meaning, _, found = text.rpartition("[") if text.endswith("]") else (text, "", "")
+    bounds = found.removesuffix("]").removeprefix("default: ")
+    return [f"`{spelling}`", _plain(meaning), f"`{bounds}`" if bounds else ""]
 
 
 def _without_command(pieces: Sequence[str]) -> list[str]:

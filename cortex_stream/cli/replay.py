@@ -19,10 +19,12 @@ from cortex_stream.cli.outcome_view import plain
 from cortex_stream.cli.output import console, print_json
 from cortex_stream.cli.principal import principal
 from cortex_stream.cli.replay_bar import ReplayBar
-from cortex_stream.cli.replay_report import WAIT_S, write_report
+from cortex_stream.cli.replay_report import WAIT_S, Wanted, write_report
 from cortex_stream.clock import SystemClock
 from cortex_stream.errors import OperatorError
+from cortex_stream.replay import cut_over as switching
 from cortex_stream.replay import journal
+from cortex_stream.replay.gate import parse_gate
 from cortex_stream.replay.injection import Injection
 from cortex_stream.replay.journal import Condition, Standing, find_replay, find_replay_or_none
 from cortex_stream.replay.pace import parse_rate
@@ -42,6 +44,16 @@ ReportTo = Annotated[
     Path, typer.Option(help="Folder for the report that a replay with --model ends with.")
 ]
 WaitS = Annotated[float, typer.Option(min=0, help="The report waits so long for the next outcome.")]
+CutOver = Annotated[
+    bool,
+    typer.Option(
+        "--cut-over", help="If the report passes the gate: the model's name means this version now."
+    ),
+]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option(help="`figure=bound`, instead of the usual one; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -85,6 +97,8 @@ def replay(
     ] = None,
     report_to: ReportTo = Path(),
     wait_s: WaitS = WAIT_S,
+    cut_over: CutOver = False,
+    gate: Gate = None,
     dry_run: Annotated[
         bool, typer.Option(help="Count what would be put back; do nothing.")
     ] = False,
@@ -99,7 +113,10 @@ def replay(
     if topic not in _TOPICS:
         raise OperatorError(f"choosing --topic: wanted one of {', '.join(_TOPICS)}")
     name = check_replay_id(replay_id or f"replay-{secrets.token_hex(4)}")
-    wanted = draft_plan(
+    report = _wanted(report_to, wait_s, cut_over=cut_over, gate=gate)
+    if cut_over:
+        switching.name_and_version(model)
+    draft = draft_plan(
         topic=topic,
         asked_from=begin,
         asked_to=end,
@@ -112,28 +129,61 @@ def replay(
     )
     settings = load_settings()
     if dry_run:
-        _interruptible(_count(settings, wanted))
+        _interruptible(_count(settings, draft))
         return
     if publish_to is PublishTo.LIVE and not yes:
         raise OperatorError(
             "publishing to live: everybody who reads results would get these outcomes, too",
             repair="add --yes if that is meant, or leave --publish-to out",
         )
-    going = _begin_or_go_on(settings, name, wanted, report_to=report_to, wait_s=wait_s)
+    going = _begin_or_go_on(settings, name, draft, report)
     _interruptible(going, replay_id=name)
 
 
 @replay_app.command("resume")
-def resume(replay_id: ReplayId, *, report_to: ReportTo = Path(), wait_s: WaitS = WAIT_S) -> None:
+def resume(
+    replay_id: ReplayId,
+    *,
+    report_to: ReportTo = Path(),
+    wait_s: WaitS = WAIT_S,
+    cut_over: CutOver = False,
+    gate: Gate = None,
+) -> None:
     """Go on with a replay that was stopped, killed or cancelled."""
-    going = _resume(load_settings(), replay_id, report_to=report_to, wait_s=wait_s)
-    _interruptible(going, replay_id=replay_id)
+    report = _wanted(report_to, wait_s, cut_over=cut_over, gate=gate)
+    _interruptible(_resume(load_settings(), replay_id, report), replay_id=replay_id)
 
 
 @replay_app.command("report")
-def report(replay_id: ReplayId, *, report_to: ReportTo = Path(), wait_s: WaitS = WAIT_S) -> None:
+def report(
+    replay_id: ReplayId,
+    *,
+    report_to: ReportTo = Path(),
+    wait_s: WaitS = WAIT_S,
+    cut_over: CutOver = False,
+    gate: Gate = None,
+) -> None:
     """Compare a replay's answers with those of then. Needs both still to be in Kafka."""
-    _interruptible(_report(load_settings(), replay_id, report_to=report_to, wait_s=wait_s))
+    wanted = _wanted(report_to, wait_s, cut_over=cut_over, gate=gate)
+    _interruptible(_report(load_settings(), replay_id, wanted))
+
+
+@replay_app.command("switch")
+def switch(
+    reference: Annotated[
+        str, typer.Argument(metavar="NAME@VERSION", help="What the name means from now on.")
+    ],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, for every worker, unproven.")] = False,
+) -> None:
+    """Let a model's name mean a version at once, without a report: the way back from a cut-over."""
+    switching.name_and_version(reference)
+    if not yes:
+        raise OperatorError(
+            f"switching to {reference}: every request that names no version would get its answers",
+            repair="add --yes if that is meant, or prove it first: cortex-stream replay --cut-over",
+        )
+    asyncio.run(_switch(load_settings(), reference, replay_id=None))
 
 
 @replay_app.command("cancel")
@@ -191,19 +241,21 @@ async def _count(settings: Settings, wanted: ReplayPlan) -> None:
 
 
 async def _begin_or_go_on(
-    settings: Settings, replay_id: str, wanted: ReplayPlan, *, report_to: Path, wait_s: float
+    settings: Settings, replay_id: str, draft: ReplayPlan, report: Wanted
 ) -> None:
     found = await find_replay_or_none(settings, replay_id)
     if found is None:
-        plan = await with_ranges(settings, wanted, say=console().print)
+        plan = await with_ranges(settings, draft, say=console().print)
         if not plan.ranges:
             console().print("Nothing stands between these bounds.")
+            if report.gate is not None:
+                raise OperatorError("cutting over: nothing was replayed, so nothing is proven")
             return
         await _decide(settings, replay_id, plan, "begin", state="running")
         begun = Standing(replay_id, plan, {}, {}, plan.started_unix_ms, 0.0)
-        await _run(settings, begun, report_to=report_to, wait_s=wait_s)
+        await _run(settings, begun, report)
         return
-    differences = found.plan.differences(wanted)
+    differences = found.plan.differences(draft)
     if differences:
         raise OperatorError(
             f"going on with {replay_id}: it was begun with another {', '.join(differences)}",
@@ -214,20 +266,22 @@ async def _begin_or_go_on(
             f"going on with {replay_id}: it was cancelled",
             repair=f"cortex-stream replay resume {replay_id}, or choose another --id",
         )
-    plan = found.plan.model_copy(update={"rate_per_s": wanted.rate_per_s})
-    await _run(settings, replace(found, plan=plan), report_to=report_to, wait_s=wait_s)
+    plan = found.plan.model_copy(update={"rate_per_s": draft.rate_per_s})
+    await _run(settings, replace(found, plan=plan), report)
 
 
-async def _resume(settings: Settings, replay_id: str, *, report_to: Path, wait_s: float) -> None:
+async def _resume(settings: Settings, replay_id: str, report: Wanted) -> None:
     found = await find_replay(settings, replay_id)
+    if report.gate is not None:
+        switching.name_and_version(found.plan.model)
     if found.plan.state == "cancelled":
         plan = found.plan.model_copy(update={"state": "running"})
         await _decide(settings, replay_id, plan, "resume", state="running")
         found = replace(found, plan=plan)
-    await _run(settings, found, report_to=report_to, wait_s=wait_s)
+    await _run(settings, found, report)
 
 
-async def _run(settings: Settings, standing: Standing, *, report_to: Path, wait_s: float) -> None:
+async def _run(settings: Settings, standing: Standing, report: Wanted) -> None:
     """Put back what is left; with another model, compare the answers as well."""
     stdout, clock = console(), SystemClock()
     if standing.plan.state == "running":
@@ -248,12 +302,45 @@ async def _run(settings: Settings, standing: Standing, *, report_to: Path, wait_
         soft_wrap=True,
     )
     if standing.plan.model is not None:
-        await write_report(settings, standing, folder=report_to, wait_s=wait_s)
+        await _compare(settings, standing, report)
 
 
-async def _report(settings: Settings, replay_id: str, *, report_to: Path, wait_s: float) -> None:
-    standing = await find_replay(settings, replay_id)
-    await write_report(settings, standing, folder=report_to, wait_s=wait_s)
+async def _report(settings: Settings, replay_id: str, wanted: Wanted) -> None:
+    await _compare(settings, await find_replay(settings, replay_id), wanted)
+
+
+async def _compare(settings: Settings, standing: Standing, wanted: Wanted) -> None:
+    """Write the report; if a cut-over is wanted and it passes the gate, switch."""
+    if wanted.gate is not None:
+        switching.name_and_version(standing.plan.model)
+    report = await write_report(settings, standing, wanted)
+    if wanted.gate is None:
+        return
+    if not report.passed:
+        failing = "; ".join(str(check) for check in report.gate if not check.passed)
+        raise OperatorError(
+            f"cutting over to {standing.plan.model}: the gate is closed, nothing was published:"
+            f" {failing}",
+            repair="read the report; what is acceptable after all: --gate figure=bound",
+        )
+    await _switch(settings, str(standing.plan.model), replay_id=standing.replay_id)
+
+
+async def _switch(settings: Settings, reference: str, *, replay_id: str | None) -> None:
+    await switching.cut_over(
+        settings, reference, replay_id=replay_id, principal=principal(), clock=SystemClock()
+    )
+    name, _ = switching.name_and_version(reference)
+    console().print(
+        f"{name} means {reference} now, in every worker that serves it; their status pages say so.",
+        soft_wrap=True,
+    )
+
+
+def _wanted(report_to: Path, wait_s: float, *, cut_over: bool, gate: list[str] | None) -> Wanted:
+    if gate and not cut_over:
+        raise OperatorError("reading --gate: it says when --cut-over may switch; add that")
+    return Wanted(report_to, wait_s, parse_gate(gate or ()) if cut_over else None)
 
 
 async def _cancel(settings: Settings, replay_id: str) -> None:

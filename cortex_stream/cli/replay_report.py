@@ -1,5 +1,7 @@
 """Waits for the answers of a replay and writes what they changed, for people and for programs."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,23 @@ WAIT_S: Final = 300.0
 _LINE_EVERY_S: Final = 5.0
 
 
-async def write_report(
-    settings: Settings, standing: Standing, *, folder: Path, wait_s: float
-) -> None:
-    """Write `<id>.html` and `.json` into `folder` once all is answered, and print the gist.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a report is to be made.
+
+    Attributes:
+        folder: takes `<id>.html` and `.json`.
+        wait_s: how long to wait for the next outcome.
+        gate: what each figure must be for the name to mean the new version; None: no cut-over.
+    """
+
+    folder: Path = Path()
+    wait_s: float = WAIT_S
+    gate: Mapping[str, float] | None = None
+
+
+async def write_report(settings: Settings, standing: Standing, wanted: Wanted) -> Report:
+    """Write the report once all is answered, print its gist, and return it.
 
     Raises:
         BrokerUnavailable: no broker answers.
@@ -34,10 +49,13 @@ async def write_report(
             said_s = clock.monotonic_s()
             stdout.print(f"waiting for {missing} of {of} outcomes", style="dim")
 
-    found = await collect(settings, standing, clock=clock, wait_s=wait_s, tell=tell)
+    found = await collect(settings, standing, clock=clock, wait_s=wanted.wait_s, tell=tell)
     report = make_report(standing, found)
+    if wanted.gate is not None:
+        report = report.judged(wanted.gate)
     _show(stdout, report)
-    stdout.print(f"Written: {escape(_write(report, folder))} and .json", soft_wrap=True)
+    stdout.print(f"Written: {escape(_write(report, wanted.folder))} and .json", soft_wrap=True)
+    return report
 
 
 def _write(report: Report, folder: Path) -> str:
@@ -61,3 +79,5 @@ def _show(stdout: Console, report: Report) -> None:
         stdout.print(
             f"best label changed: {report.labels.share:.2%} of {report.labels.texts} texts"
         )
+    for check in report.gate:
+        stdout.print(f"gate: {check}: {'holds' if check.passed else 'fails'}")

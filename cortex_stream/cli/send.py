@@ -139,12 +139,8 @@ async def _send(
 
 
 async def _produce(settings: Settings, record: OutgoingRecord) -> None:
-    producer = KafkaProducer(settings)
-    await producer.start()
-    try:
+    async with KafkaProducer(settings) as producer:
         await producer.send(record)
-    finally:
-        await producer.stop()
 
 
 def _payload(

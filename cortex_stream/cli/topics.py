@@ -5,6 +5,7 @@ Exit codes: 0 all is well; 1 a conflict that people must settle, or `plan --chec
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,6 +24,14 @@ topics_app = typer.Typer(
 )
 
 _DIFFERS: Final = 1
+Reset = Annotated[
+    bool,
+    typer.Option(
+        "--reset",
+        help="Also take back what was chosen by hand on a topic: how long it keeps records, and"
+        " which times of records it takes. Shortening deletes records.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -53,22 +62,30 @@ def plan_topics(
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 when something would be changed.")
     ] = False,
+    reset: Reset = False,
     json: Json = False,
 ) -> None:
-    """Show what `apply` would change. Changes nothing; exits with 1 on a conflict."""
-    plan = asyncio.run(_plan(load_settings()))
+    """Show what `apply` would change. Changes nothing.
+
+    Exit codes: 0 shown; 1 a conflict that people must settle, or, with
+    --check, something to change.
+    """
+    plan = asyncio.run(_plan(load_settings(), reset=reset))
     _show(plan, json=json, applied=False)
     if plan.conflicts or (check and plan.changes):
         raise typer.Exit(_DIFFERS)
 
 
 @topics_app.command("apply")
-def apply_topics(*, json: Json = False) -> None:
+def apply_topics(*, reset: Reset = False, json: Json = False) -> None:
     """Create missing topics, mend settings, add partitions. Deletes nothing, asks nothing.
 
-    Does nothing when nothing differs; exits with 1 when a conflict remains.
+    A retention that was chosen on the topic stays as it is. Does nothing
+    when nothing differs.
+
+    Exit codes: 0 all is well; 1 failed, or a conflict that people must settle.
     """
-    plan = asyncio.run(_apply(load_settings()))
+    plan = asyncio.run(_apply(load_settings(), reset=reset))
     _show(plan, json=json, applied=True)
     if plan.conflicts:
         raise typer.Exit(_DIFFERS)
@@ -82,17 +99,17 @@ def kept(spec: TopicSpec) -> str:
     return f"{days} d, newest per key" if "compact" in spec.cleanup_policy else f"{days} d"
 
 
-async def _plan(settings: Settings) -> Plan:
+async def _plan(settings: Settings, *, reset: bool) -> Plan:
     async with TopicAdmin(settings) as admin:
-        return await admin.plan()
+        return await admin.plan(reset=reset)
 
 
-async def _apply(settings: Settings) -> Plan:
-    """Return the plan as it was before it was carried out."""
+async def _apply(settings: Settings, *, reset: bool) -> Plan:
+    """Return the plan as it was before it was carried out, and what the brokers did not know."""
     async with TopicAdmin(settings) as admin:
-        plan = await admin.plan()
+        plan = await admin.plan(reset=reset)
         await admin.apply(plan.changes)
-    return plan
+        return replace(plan, unknown=(await admin.plan()).unknown)
 
 
 def _show(plan: Plan, *, json: bool, applied: bool) -> None:
@@ -104,22 +121,33 @@ def _show(plan: Plan, *, json: bool, applied: bool) -> None:
                     {"topic": change.name, "change": type(change).__name__, "text": str(change)}
                     for change in plan.changes
                 ],
+                "chosen": [{"topic": chosen.name, "text": str(chosen)} for chosen in plan.chosen],
                 "conflicts": [
                     {"topic": conflict.name, "text": conflict.text} for conflict in plan.conflicts
                 ],
+                "unknown": sorted(plan.unknown),
             }
         )
         return
     stdout = console()
-    if not plan.changes and not plan.conflicts:
+    if plan.unknown:
+        stdout.print(
+            f"These brokers are older than Kafka 3.6 and do not know {', '.join(sorted(plan.unknown))}:"
+            " records older than their topic keeps are taken there, and deleted without a word."
+        )
+    if not plan.changes and not plan.chosen and not plan.conflicts:
         stdout.print("The cluster's topics are what the catalogue says.")
         return
     table = Table("topic", "done" if applied else "to do")
     for change in plan.changes:
         table.add_row(escape(change.name), escape(str(change)))
+    for chosen in plan.chosen:
+        table.add_row(escape(chosen.name), f"left as it is: {escape(str(chosen))}")
     for conflict in plan.conflicts:
         table.add_row(escape(conflict.name), f"[red]conflict:[/] {escape(conflict.text)}")
     stdout.print(table)
+    if plan.chosen:
+        stdout.print("What was chosen on a topic stays; to take it back, add --reset.")
     if plan.changes and not applied:
         stdout.print("Carry it out with: cortex-stream topics apply")
 

@@ -26,6 +26,9 @@ def worker(
 
     It takes requests from Kafka, runs models and puts outcomes back.
     Settings come from the environment and are checked first.
+
+    Exit codes: 0 stopped, 1 failed, 2 misconfigured, 3 cut off while it
+    drained, 4 stalled (docs/operations/supervision.md).
     """
     variables = {}
     if stages is not None:

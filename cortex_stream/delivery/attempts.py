@@ -1,13 +1,14 @@
 """Which record ended its worker: what is remembered of deliveries, and what follows. Pure.
 
 A worker that ends by itself may have been ended by one of the records that it had begun. Which one,
-nobody knows: all of them are *suspects* of the next owner. It counts each before it runs it, few of
-them beside each other; one that was counted when a worker ended again runs alone, twice; and one that
-ends its worker even then is given up. So no record is given up for what another one did, nor easily
-for what somebody did to its worker from outside.
+nobody knows: all of them are *suspects* of the next owner. It counts each before it runs it, alone if
+they are few, else few of them beside each other; one that was counted when a worker ended again runs
+alone, twice; and one that ends its worker even then is given up. So no record is given up for what
+another one did, nor easily for what somebody did to its worker from outside.
 
 Invariants (`tests/unit/agents/test_suspects.py` kills workers to prove them):
-    A record that ends its worker whenever it runs ends `DELIVERIES` of them, and the one before.
+    A record that ends its worker whenever it runs is delivered `DELIVERIES` times, and once more if
+        more than `COMPANY_RECORDS` were suspects.
     A record is given up only if two workers in a row ended while it ran and nothing else did.
 """
 
@@ -22,7 +23,7 @@ from cortex_stream.record import OutgoingRecord
 from topics.names import ATTEMPTS
 
 DELIVERIES: Final = 3
-"""After so many counted ones a record is given up: one in company, two alone."""
+"""After so many a record is given up: one among all others, or in company, and two alone."""
 COMPANY_RECORDS: Final = 32
 """Suspects that run beside each other. All of them run alone once a worker ends under them."""
 LEAST_AHEAD_RECORDS: Final = 32
@@ -34,7 +35,10 @@ _UNTIL: Final = re.compile(r"until=([0-9]{1,18})")
 
 
 class Trial(Enum):
-    """How a suspect is run; the value is how many of its deliveries are counted then."""
+    """How a suspect is run; the value is how many of its deliveries are counted then.
+
+    Where suspects are few, the delivery in which they became some counts as the one in company.
+    """
 
     IN_COMPANY = 1
     ALONE = 2
@@ -89,9 +93,15 @@ def mark_left(offset: int, *, suspects: range) -> Mark:
     return Mark(offset, suspects.stop if offset < suspects.stop else None)
 
 
-def decide_trial(deliveries: int) -> Trial:
-    """Return how to run a suspect of which `deliveries` have been counted, 0 if none were."""
-    return Trial(min(deliveries + 1, Trial.UNREAD.value))
+def decide_trial(deliveries: int, *, suspects: int) -> Trial:
+    """Return how to run one of so many suspects.
+
+    Args:
+        deliveries: of it, as counted; 0 if none were.
+        suspects: of one worker. If they all fit in one company, they have run in none larger.
+    """
+    first = Trial.ALONE if suspects <= COMPANY_RECORDS else Trial.IN_COMPANY
+    return Trial(min(max(deliveries + 1, first.value), Trial.UNREAD.value))
 
 
 def attempts_key(*, topic: str, partition: int, offset: int) -> bytes:

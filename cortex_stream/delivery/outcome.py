@@ -30,6 +30,7 @@ class Outcome:
         reinjection: set once a replay or a redrive has put the request back.
         handed_to: the stage whose workers go on with the request; None once it has ended.
         waiting: set where it waits for a retry until then.
+        attempt: how many there were, over all workers.
     """
 
     outcome_id: str | None
@@ -42,6 +43,7 @@ class Outcome:
     traceparent: str | None = None
     handed_to: str | None = None
     waiting: Waiting | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)

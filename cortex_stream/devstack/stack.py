@@ -144,9 +144,19 @@ class Stack:
         with self._locked():
             self.folder.mkdir(parents=True, exist_ok=True)
             state = self._checked_state(progress)
-            state.write(self.folder)
-            services = self._services(state)
-            _in_parallel(lambda service: service.start(progress), [services[n] for n in names])
+            try:
+                self._start_at(state, names, progress)
+            except StackFailed:
+                # A port that was free when it was chosen may be taken by now, as by another stack.
+                moved = self._checked_state(progress)
+                if moved == state:
+                    raise
+                self._start_at(moved, names, progress)
+
+    def _start_at(self, state: State, names: Iterable[str], progress: Progress) -> None:
+        state.write(self.folder)
+        services = self._services(state)
+        _in_parallel(lambda service: service.start(progress), [services[n] for n in names])
 
     def _checked_state(self, progress: Progress) -> State:
         state = State.read_or_none(self.folder)

@@ -112,6 +112,7 @@ class Endings:
             tuple(records),
             reinjection=asker.reinjection,
             traceparent=asker.traceparent,
+            attempt=attempt,
         )
 
     def failure(
@@ -160,7 +161,7 @@ class Endings:
             error=None,
             model=None,
             timings_ms={},
-            attempt=1,
+            attempt=outcome.attempt,
         )
         return self._failed(
             OutcomeKind.DEAD_LETTER,
@@ -225,6 +226,7 @@ class Endings:
             error,
             fields.reinjection,
             fields.traceparent,
+            attempt=fields.attempt,
         )
 
     def _check_size(self, record: OutgoingRecord) -> None:

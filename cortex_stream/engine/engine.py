@@ -156,8 +156,7 @@ class Engine:
         Only if `readable` is it looked at: reading it may be what ends workers.
         """
         error = PoisonousRecord(
-            f"delivered again {deliveries} times; each time its worker ended, twice while nothing else"
-            " ran"
+            f"its last {deliveries} deliveries each ended the worker, twice while nothing else ran"
         )
         return self._reader.give_up(error, value, source, deliveries=deliveries, readable=readable)
 

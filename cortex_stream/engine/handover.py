@@ -75,7 +75,7 @@ def hand_over(
     """
     topic = stage_topic(stage, item.lane)
     headers = _headers(item, stage, progress, attempt=attempt, waiting=item.waited, now_s=now_s)
-    return _handed(item, value, topic=topic, headers=headers, stage=stage)
+    return _handed(item, value, topic=topic, headers=headers, stage=stage, attempt=attempt)
 
 
 def retry_later(
@@ -98,7 +98,9 @@ def retry_later(
     )
     topic, attempt = retry_topic(later.retry), tries.attempt + 1
     headers = _headers(item, VALIDATION, Progress(), attempt=attempt, waiting=waiting, now_s=now_s)
-    outcome = _handed(item, value, topic=topic, headers=headers, stage=VALIDATION)
+    outcome = _handed(
+        item, value, topic=topic, headers=headers, stage=VALIDATION, attempt=tries.attempt
+    )
     return replace(outcome, error=error, waiting=waiting)
 
 
@@ -223,7 +225,13 @@ def _headers(
 
 
 def _handed(
-    item: WorkItem, value: bytes | None, *, topic: str, headers: Headers, stage: str
+    item: WorkItem,
+    value: bytes | None,
+    *,
+    topic: str,
+    headers: Headers,
+    stage: str,
+    attempt: int,
 ) -> Outcome:
     attributes, again = item.request.attributes, item.reinjection
     return Outcome(
@@ -240,6 +248,7 @@ def _handed(
         reinjection=again,
         traceparent=attributes.traceparent,
         handed_to=stage,
+        attempt=attempt,
     )
 
 

@@ -1,7 +1,7 @@
 """The models that this worker serves: found by reference, asked with texts."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ class ServedModels:
         ]
         served = {each.reference: each for each in self._served}
         self._known = [served.get(each.reference, each) for each in known] or self._served
-        self._by_reference: Mapping[str, ServedModel | KnownModel] = {
+        self._by_reference: dict[str, ServedModel | KnownModel] = {
             **{each.identity.name: each for each in self._known},
             **{each.reference: each for each in self._known},
         }
@@ -182,6 +182,22 @@ class ServedModels:
                 field="data.model",
             )
         return found
+
+    def switch(self, name: str, version: str | None) -> ServedModel | KnownModel | None:
+        """Let a name mean that version from now on, with None the last; return what it means now.
+
+        A version that is not served changes nothing. None: no version of that name is served.
+        Requests that are being read in another thread mean the one or the other.
+        """
+        versions = {
+            each.identity.version: each for each in self._known if each.identity.name == name
+        }
+        if not versions:
+            return None
+        meant = versions.get(list(versions)[-1] if version is None else version)
+        if meant is not None:
+            self._by_reference[name] = meant
+        return self._by_reference[name]
 
     async def __aenter__(self) -> Self:
         """Start the runners."""

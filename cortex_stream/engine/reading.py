@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
@@ -24,6 +25,7 @@ from cortex_stream.routing.pipeline import Pipeline, choose_pipeline, decide_pip
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.scheduling.admission import weight_bytes
 from cortex_stream.settings.sections import LimitsSettings
+from schemas.handovers import Reinjection
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane, effective_lane
 from schemas.requests import (
@@ -34,6 +36,9 @@ from schemas.requests import (
     RequestData,
 )
 from topics.names import VALIDATION
+
+_NOBODYS_REPLAY: Final = Reinjection(replay_id="unknown", publish_to="replays")
+"""Of a record on the replay topic that no replay has written: its outcome disturbs nobody else."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -126,10 +131,13 @@ class Reader:
         end = decide_end(error)
         if not isinstance(end, GiveUp):
             raise error
+        asker = _asker(value, source, envelope, arrival)
+        if source.lane is Lane.REPLAY and isinstance(error, InvalidHandover):
+            asker = replace(asker, reinjection=_NOBODYS_REPLAY)
         return self._endings.failure(
             end.kind,
             error,
-            _asker(value, source, envelope, arrival),
+            asker,
             value,
             source,
             stage=VALIDATION,

@@ -4,7 +4,8 @@ Owner: the event loop that entered the `TopicAdmin`.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    InvalidConfigurationError,
     NoError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -19,7 +21,7 @@ from aiokafka.errors import (
 )
 
 from cortex_stream.errors import TopicsMismatch
-from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
+from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.plan import (
     AddPartitions,
     AlterConfig,
@@ -27,6 +29,7 @@ from cortex_stream.kafka.plan import (
     CreateTopic,
     Plan,
     PresentTopic,
+    WantedTopic,
     decide_plan,
     wanted_topics,
 )
@@ -50,18 +53,14 @@ class TopicAdmin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Any = None
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Connect."""
-        self._client = AIOKafkaAdminClient(
+        client = AIOKafkaAdminClient(
             **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
         )
-        try:
-            with reaching_brokers(self._settings):
-                await self._client.start()
-        except BaseException:
-            await self._client.close()
-            raise
+        self._client = await self._opened.enter_async_context(connected(self._settings, client))
         return self
 
     async def __aexit__(
@@ -71,10 +70,12 @@ class TopicAdmin:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._client.close()
+        await self._opened.aclose()
 
-    async def plan(self) -> Plan:
+    async def plan(self, *, reset: bool = False) -> Plan:
         """Return what separates the cluster from the topics that this release uses.
+
+        With `reset` it takes back what operators chose for a topic (`decide_plan`).
 
         Raises:
             BrokerUnavailable: a broker stopped answering, or refused.
@@ -82,7 +83,8 @@ class TopicAdmin:
         kafka = self._settings.kafka
         needed = needed_topics(split=self._settings.worker.split)
         wanted = wanted_topics(needed, profile=kafka.profile, prefix=kafka.topic_prefix)
-        return decide_plan(wanted, await self.describe(topic.name for topic in wanted))
+        present = await self.describe(topic.name for topic in wanted)
+        return decide_plan(wanted, present, reset=reset)
 
     async def describe(self, names: Iterable[str]) -> dict[str, PresentTopic]:
         """Return those of the topics `names` (on the cluster) that exist, by name.
@@ -128,7 +130,7 @@ class TopicAdmin:
     async def _until_shown(self, changes: Sequence[Change]) -> None:
         """Wait: a broker learns of a topic some milliseconds after the controller."""
         while True:
-            pending = (await self.plan()).changes
+            pending = (*(await self.plan()).changes, *(await self.plan(reset=True)).changes)
             if not any(change in pending for change in changes):
                 return
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -137,14 +139,7 @@ class TopicAdmin:
         for change in changes:
             match change:
                 case CreateTopic(topic=topic):
-                    new = NewTopic(
-                        topic.name,
-                        topic.partitions,
-                        topic.replication,
-                        topic_configs=dict(topic.config),
-                    )
-                    response = await self._client.create_topics([new])
-                    _check(change, response.topic_errors[0][1:])
+                    _check(change, await self._create(topic))
                 case AlterConfig(name=name, changes=settings):
                     present = (await self.describe([name]))[name]
                     made = {key: new for key, (_, new) in settings.items()}
@@ -155,6 +150,25 @@ class TopicAdmin:
                     _check(change, response.resources[0][:2])
                 case AddPartitions(name=name, wanted=wanted):
                     await self._client.create_partitions({name: NewPartitions(wanted)})
+
+    async def _create(self, topic: WantedTopic) -> tuple[int, str | None]:
+        """Create a topic, without the settings that only newer brokers know where it has to be.
+
+        Returns code and text of the broker's answer.
+        """
+        needed = {key: value for key, value in topic.config.items() if key not in topic.dispensable}
+        answer = await self._create_with(topic, topic.config)
+        if for_code(answer[0]) is not InvalidConfigurationError or needed == topic.config:
+            return answer
+        return await self._create_with(topic, needed)
+
+    async def _create_with(
+        self, topic: WantedTopic, config: Mapping[str, str]
+    ) -> tuple[int, str | None]:
+        new = NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=dict(config))
+        response = await self._client.create_topics([new])
+        code, text = response.topic_errors[0][1:]
+        return code, text
 
     async def _configs(self, names: Iterable[str]) -> dict[str, list[tuple[str, str, bool]]]:
         """Return (name, value, set on the topic itself) of every setting, by existing topic."""
@@ -178,7 +192,7 @@ class TopicAdmin:
 async def verify_topics(settings: Settings) -> None:
     """Check, before a worker starts, that it can work with the cluster's topics.
 
-    What only people can decide (conflicts), how long records are kept, and the number of
+    What only people can decide (conflicts), what an operator chose for a topic, and the number of
     partitions do not stop a worker; they are logged.
 
     Raises:
@@ -187,7 +201,7 @@ async def verify_topics(settings: Settings) -> None:
     """
     async with TopicAdmin(settings) as admin:
         plan = await admin.plan()
-    for difference in (*plan.changes, *plan.conflicts):
+    for difference in (*plan.changes, *plan.chosen, *plan.conflicts):
         if difference not in plan.blocking:
             log.warning("topics.differ", topic=difference.name, difference=str(difference))
     if plan.blocking:

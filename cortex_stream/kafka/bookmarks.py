@@ -7,6 +7,7 @@ Owner: the event loop that entered the object.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -19,7 +20,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 
-from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
+from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.reader import Position
 from cortex_stream.settings.tree import Settings
 
@@ -50,18 +51,14 @@ class Bookmarks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin: Any = None
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Connect."""
-        self._admin = AIOKafkaAdminClient(
+        client = AIOKafkaAdminClient(
             **connection_arguments(self._settings), request_timeout_ms=10_000
         )
-        try:
-            with reaching_brokers(self._settings):
-                await self._admin.start()
-        except BaseException:
-            await self._admin.close()
-            raise
+        self._admin = await self._opened.enter_async_context(connected(self._settings, client))
         return self
 
     async def __aexit__(
@@ -71,7 +68,7 @@ class Bookmarks:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._admin.close()
+        await self._opened.aclose()
 
     async def groups(self, beginning: str) -> list[str]:
         """Return the names of all groups that begin so, in order; without the prefix."""
@@ -117,18 +114,14 @@ class BookmarkWriter:
             place: TopicPartition(settings.topic(place[0]), place[1]) for place in positions
         }
         self._client: Any = None
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Connect."""
-        self._client = AIOKafkaConsumer(
+        client = AIOKafkaConsumer(
             **connection_arguments(self._settings), group_id=self._group, enable_auto_commit=False
         )
-        try:
-            with reaching_brokers(self._settings):
-                await self._client.start()
-        except BaseException:
-            await self._client.stop()
-            raise
+        self._client = await self._opened.enter_async_context(connected(self._settings, client))
         self._client.assign(list(self._at.values()))
         self._client.pause(*self._at.values())  # it commits only, and reads nothing
         return self
@@ -140,7 +133,7 @@ class BookmarkWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._client.stop()
+        await self._opened.aclose()
 
     async def write(self, bookmarks: Mapping[Position, Bookmark]) -> None:
         """Replace the bookmarks of the given positions; return once they are durable."""

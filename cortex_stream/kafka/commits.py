@@ -7,9 +7,14 @@ Owner: the thread that runs the aiokafka consumer; all of these must be awaited 
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.errors import (
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 Place = tuple[str, int]
@@ -17,6 +22,19 @@ Place = tuple[str, int]
 Commit = tuple[int, str]
 """An offset and a text."""
 _ENDS_TIMEOUT_S: Final = 2.0  # of the session timeout, 10 s unless set
+_COMMIT_AGAIN_S: Final = 0.1
+
+
+class Membership(NamedTuple):
+    """What a consumer commits as: one assignment of one member in one generation of its group.
+
+    Attributes:
+        assignment: aiokafka's object, equal to itself alone.
+    """
+
+    generation: int
+    member_id: str
+    assignment: Any
 
 
 async def read_commits(consumer: Any, places: Iterable[Place]) -> dict[Place, Commit]:
@@ -42,24 +60,53 @@ async def read_ends(consumer: Any, places: Iterable[Place]) -> dict[Place, int]:
     return {tuple(at): end for at, end in ends.items()}
 
 
-async def try_commit(consumer: Any, commits: Mapping[Place, Commit]) -> bool:
-    """Commit what is assigned to `consumer`; return False if the group has rebalanced since.
+async def read_membership(consumer: Any) -> Membership:
+    """Return what `consumer` may commit as now."""
+    return _membership(consumer)
 
-    Waits for the brokers, however long they are away.
+
+async def try_commit(consumer: Any, member: Membership, commits: Mapping[Place, Commit]) -> bool:
+    """Commit as `member`; return False if `consumer` is that no longer.
+
+    Waits for the brokers, however long they are away, but not beyond the membership. So whoever waits
+    may give up: what he leaves behind never undoes what the next owner commits.
 
     Raises:
         KafkaError: the group or a topic is not ours to commit.
     """
-    assigned = consumer.assignment()
-    offsets = {
-        TopicPartition(*at): OffsetAndMetadata(*commit)
-        for at, commit in commits.items()
-        if at in assigned
-    }
-    if not offsets:
-        return False
+    committing = asyncio.ensure_future(_commit(consumer, member, commits))
+    ended = member.assignment.unassign_future
     try:
-        await consumer.commit(offsets)
-    except CommitFailedError:
-        return False
-    return True
+        await asyncio.wait([committing, ended], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        committing.cancel()  # nothing, where it is done
+    await asyncio.wait([committing])
+    return not committing.cancelled() and committing.result()
+
+
+async def _commit(consumer: Any, member: Membership, commits: Mapping[Place, Commit]) -> bool:
+    """Do as `AIOKafkaConsumer.commit`, which tries again as whatever member it has become."""
+    coordinator = consumer._coordinator  # noqa: SLF001
+    offsets = {TopicPartition(*at): OffsetAndMetadata(*commit) for at, commit in commits.items()}
+    while True:
+        await coordinator.ensure_coordinator_known()
+        if _membership(consumer) != member:
+            return False
+        try:
+            # Signed before it suspends for the first time, so as `member`.
+            await coordinator._do_commit_offsets(member.assignment, offsets)  # noqa: SLF001
+        except (IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError):
+            return False
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(_COMMIT_AGAIN_S)
+        else:
+            return True
+
+
+def _membership(consumer: Any) -> Membership:
+    coordinator, subscriptions = consumer._coordinator, consumer._subscription  # noqa: SLF001
+    subscription = subscriptions.subscription
+    assignment = subscription and subscription.assignment
+    return Membership(coordinator.generation, coordinator.member_id, assignment)

@@ -1,9 +1,10 @@
 """How every client of ours reaches the brokers, and what it says when it cannot."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import BrokerResponseError, KafkaConnectionError, KafkaError
 
 from cortex_stream.errors import BrokerUnavailable
@@ -18,6 +19,21 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "client_id": "cortex-stream",
         **security_arguments(settings.kafka.security),
     }
+
+
+@asynccontextmanager
+async def connected(settings: Settings, client: Any) -> AsyncIterator[Any]:
+    """Start a client of aiokafka and give it; stop it at the end, and where it could not start.
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+    """
+    try:
+        with reaching_brokers(settings):
+            await client.start()
+        yield client
+    finally:
+        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
 
 
 @contextmanager

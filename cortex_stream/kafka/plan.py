@@ -6,18 +6,29 @@ Nothing here ever deletes: a topic that the catalogue does not know is not looke
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from topics.catalogue import RETENTION_CONFIG, Profile, TopicSpec, replication
+from topics.catalogue import (
+    NEW_CONFIGS,
+    OPERATOR_CONFIGS,
+    Profile,
+    TopicSpec,
+    replication,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedTopic:
-    """A topic as the catalogue wants it; `name` is the name on the cluster."""
+    """A topic as the catalogue wants it; `name` is the name on the cluster.
+
+    Attributes:
+        dispensable: the settings that are left out where the broker does not know them.
+    """
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
     key_bound: bool = False
+    dispensable: frozenset[str] = NEW_CONFIGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +102,38 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Settings that an operator made on the topic; they stay unless a plan resets them."""
+
+    name: str
+    differing: Mapping[str, tuple[str | None, str]]
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{key} is {own}, the catalogue says {ours}"
+            for key, (own, ours) in sorted(self.differing.items())
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that differs, in the order of the catalogue."""
+    """Everything that differs, in the order of the catalogue.
+
+    Attributes:
+        unknown: the settings that the brokers are too old to know.
+    """
 
     changes: tuple[Change, ...]
     conflicts: tuple[Conflict, ...]
+    chosen: tuple[Chosen, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
     @property
     def blocking(self) -> tuple[Change, ...]:
         """The changes without which a worker must not run: missing topics and wrong settings.
 
-        How long records are kept is for the operator to choose in an emergency, and workers run
-        with any number of partitions.
+        How long records are kept, and which times are taken, is for the operator to choose, and
+        workers run with any number of partitions.
         """
         return tuple(change for change in self.changes if _blocks(change))
 
@@ -123,26 +154,39 @@ def wanted_topics(
     )
 
 
-def decide_plan(wanted: Iterable[WantedTopic], present: Mapping[str, PresentTopic]) -> Plan:
-    """Return what has to change in `present` (by name) to become what is `wanted`."""
+def decide_plan(
+    wanted: Iterable[WantedTopic], present: Mapping[str, PresentTopic], *, reset: bool = False
+) -> Plan:
+    """Return what has to change in `present` (by name) to become what is `wanted`.
+
+    With `reset` this takes back what operators chose for a topic: how long its records are kept,
+    and which times of records it takes. Shortening either deletes or refuses what is kept today.
+    """
     changes: list[Change] = []
     conflicts: list[Conflict] = []
+    chosen: list[Chosen] = []
+    unknown: set[str] = set()
     for topic in wanted:
         found = present.get(topic.name)
         if found is None:
             changes.append(CreateTopic(topic))
             continue
+        left_out = (topic.config.keys() & topic.dispensable) - found.config.keys()
+        unknown |= left_out
         differing = {
             key: (found.config.get(key), value)
             for key, value in topic.config.items()
-            if not _same(found.config.get(key), value)
+            if key not in left_out and not _same(found.config.get(key), value)
         }
+        theirs = set() if reset else differing.keys() & OPERATOR_CONFIGS & found.overrides.keys()
+        if theirs:
+            chosen.append(Chosen(topic.name, {key: differing.pop(key) for key in theirs}))
         if differing:
             changes.append(AlterConfig(topic.name, differing))
         if found.partitions < topic.partitions and not topic.key_bound:
             changes.append(AddPartitions(topic.name, found.partitions, topic.partitions))
         conflicts += _conflicts(topic, found)
-    return Plan(tuple(changes), tuple(conflicts))
+    return Plan(tuple(changes), tuple(conflicts), tuple(chosen), frozenset(unknown))
 
 
 def _conflicts(topic: WantedTopic, found: PresentTopic) -> Iterable[Conflict]:
@@ -173,6 +217,6 @@ def _blocks(change: Change) -> bool:
         case CreateTopic():
             return True
         case AlterConfig(changes=changes):
-            return bool(changes.keys() - {RETENTION_CONFIG})
+            return bool(changes.keys() - OPERATOR_CONFIGS)
         case AddPartitions():
             return False

@@ -10,7 +10,8 @@ Owner: the event loop that started it; any task of it may send.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -71,7 +72,7 @@ def producer_arguments(settings: Settings) -> dict[str, Any]:
 
 
 class KafkaProducer:
-    """Produces records durably."""
+    """Produces records durably. Start and stop it, or use it as an async context manager."""
 
     def __init__(
         self, settings: Settings, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S
@@ -81,6 +82,24 @@ class KafkaProducer:
         self._client: AIOKafkaProducer | None = None
         self._running = False
         self._changing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Connect, as `start` does."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Deliver what is pending and disconnect, as `stop` does."""
+        await self.stop()
 
     @property
     def able(self) -> bool:

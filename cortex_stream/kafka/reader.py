@@ -4,6 +4,7 @@ Owner: the event loop that entered the `TopicReader`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -12,8 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from cortex_stream.errors import TopicsMismatch
-from cortex_stream.kafka.admin import TopicAdmin
-from cortex_stream.kafka.connection import connection_arguments, reaching_brokers
+from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.undecodable import (
     Record,
     UndecodableRecord,
@@ -24,7 +24,7 @@ from cortex_stream.settings.tree import Settings
 
 _POLL_MS: Final = 200
 _FETCH_BYTES: Final = 8 << 20  # of one partition at once: reads a whole topic in few round trips
-_FETCH_WAIT_MS: Final = 50  # at the end of a partition; what is asked for next waits for it
+_FETCH_WAIT_S: Final = 0.05  # at the end of a partition; what is asked for next waits for it
 _STEP_RECORDS: Final = 500
 
 V = TypeVar("V")
@@ -62,35 +62,41 @@ class TopicReader:
     """
 
     def __init__(
-        self, settings: Settings, topics: Sequence[str], *, start: Start = "beginning"
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        *,
+        start: Start = "beginning",
+        fetch_wait_s: float = _FETCH_WAIT_S,
     ) -> None:
+        """Read `topics`; a broker without new records may answer after `fetch_wait_s`."""
         self._settings = settings
+        self._fetch_wait_s = fetch_wait_s
         self._topics = {settings.topic(name): name for name in topics}
         self._start = start
         self.undecodable = 0
         self._client: Any = None
+        self._opened = AsyncExitStack()
         self._partitions: list[TopicPartition] = []
         self._next: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
         """Connect and fix where reading begins: later records count even if read much later."""
         keep_fetched_bytes()
-        self._client = AIOKafkaConsumer(
+        client = AIOKafkaConsumer(
             **connection_arguments(self._settings),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=_FETCH_BYTES,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_wait_ms=round(1000 * self._fetch_wait_s),
         )
-        try:
+        async with AsyncExitStack() as opened:
+            self._client = await opened.enter_async_context(connected(self._settings, client))
             with reaching_brokers(self._settings):
-                await self._client.start()
                 self._partitions = await self._find_partitions()
                 self._client.assign(self._partitions)
                 await self._seek()
-        except BaseException:
-            await self._client.stop()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     async def __aexit__(
@@ -100,7 +106,7 @@ class TopicReader:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._client.stop()
+        await self._opened.aclose()
 
     async def to_end(self) -> AsyncIterator[ReadRecord]:
         """Yield the records up to the ends that the partitions have now.
@@ -220,9 +226,11 @@ class TopicReader:
         return all([await self._client.position(part) >= end for part, end in ends.items()])
 
     async def _find_partitions(self) -> list[TopicPartition]:
-        async with TopicAdmin(self._settings) as admin:
-            existing = await admin.describe(self._topics)
-        missing = sorted(self._topics.keys() - existing.keys())
+        # Asked for all: asking by name would create the missing ones on a cluster with
+        # auto-creation.
+        cluster = await self._client._client.fetch_all_metadata()  # noqa: SLF001 (pinned; no public way)
+        found = {topic: cluster.partitions_for_topic(topic) for topic in self._topics}
+        missing = sorted(topic for topic, partitions in found.items() if not partitions)
         if missing:
             raise TopicsMismatch(
                 f"reading {', '.join(missing)}: no such topic at {self._settings.kafka_brokers}",
@@ -230,8 +238,8 @@ class TopicReader:
             )
         return [
             TopicPartition(topic, partition)
-            for topic in self._topics
-            for partition in range(existing[topic].partitions)
+            for topic, partitions in found.items()
+            for partition in sorted(partitions)
         ]
 
     async def _seek(self) -> None:

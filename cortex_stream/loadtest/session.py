@@ -66,8 +66,7 @@ class LoadSession:
         async with AsyncExitStack() as opened:
             # First of all: it fixes where reading begins, so that no outcome can be missed.
             await opened.enter_async_context(self._reader)
-            opened.push_async_callback(self._producer.stop)
-            await self._producer.start()
+            await opened.enter_async_context(self._producer)
             self._opened = opened.pop_all()
         return self
 

@@ -16,7 +16,6 @@ from typing import Final
 from cortex_stream.clock import Clock
 from cortex_stream.errors import BrokerUnavailable, OperatorError
 from cortex_stream.kafka.bookmarks import Bookmark, Bookmarks, BookmarkWriter
-from cortex_stream.kafka.group import read_progress
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import Position, ReadRecord, TopicReader
 from cortex_stream.record import OutgoingRecord, RecordSource
@@ -44,7 +43,7 @@ _CHUNK_BYTES: Final = 4 << 20
 _FLUSH_S: Final = 0.5
 _REMEMBER_S: Final = 0.25  # what a kill repeats, and how soon a cancellation is seen
 _RATE_OVER_S: Final = 1.0
-_LOOK_AGAIN_S: Final = 0.5
+_LOOK_AGAIN_S: Final = 1.0  # each look opens connections, and a second is far from 5000 records
 _LAST_WRITE_S: Final = 3.0
 
 
@@ -121,18 +120,16 @@ class Injection:
             (self._plan.topic, each.partition): (self._next[each.partition], each.end)
             for each in self._plan.ranges
         }
-        producer = KafkaProducer(self._settings)
         async with TopicReader(self._settings, [self._plan.topic]) as reader:
             begins, ends = await reader.begins(), await reader.ends()
             for place, (begin, end) in ranges.items():
                 _check_kept(place, begin, begins=begins)
                 _check_there(place, end, ends=ends)
-            await producer.start()
             try:
-                await self._put_back(reader, ranges, producer)
+                async with KafkaProducer(self._settings) as producer:
+                    await self._put_back(reader, ranges, producer)
             finally:
                 self.undecodable = reader.undecodable
-                await producer.stop()
         self._next = {each.partition: each.end for each in self._plan.ranges}
 
     async def _put_back(
@@ -281,15 +278,28 @@ async def waiting_records(settings: Settings) -> int:
     """
     workers = "cortex-stream"
     async with Bookmarks(settings) as bookmarks:
-        found = await bookmarks.groups(workers)
-    groups = [each for each in found if each == workers or each.startswith(f"{workers}.")]
-    waiting = []
-    for group in groups or [workers]:  # those that do not serve the lane never commit there
-        progress = await read_progress(
-            settings, [request_topic(Lane.REPLAY)], group=settings.topic(group)
-        )
-        waiting.append(sum(each.lag_records for each in progress))
-    return min(waiting)
+        groups = await bookmarks.groups(workers)
+        committed = [
+            await bookmarks.read(group)
+            for group in groups
+            if group == workers or group.startswith(f"{workers}.")
+        ]
+    async with TopicReader(settings, [request_topic(Lane.REPLAY)], start="end") as reader:
+        begins, ends = await reader.begins(), await reader.ends()
+    # Groups that do not serve the lane never commit there.
+    return min(lag_records(begins, ends, each) for each in committed or [{}])
+
+
+def lag_records(
+    begins: Mapping[Position, int],
+    ends: Mapping[Position, int],
+    committed: Mapping[Position, Bookmark],
+) -> int:
+    """Return how many of the records between `begins` and `ends` lie behind what was committed."""
+    return sum(
+        max(0, end - max(begins[at], committed[at].offset if at in committed else 0))
+        for at, end in ends.items()
+    )
 
 
 def _check_kept(place: Position, offset: int, *, begins: Mapping[Position, int]) -> None:

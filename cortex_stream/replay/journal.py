@@ -195,14 +195,10 @@ async def audit(
             "model": plan.model,
         },
     )
-    producer = KafkaProducer(settings)
-    await producer.start()
-    try:
+    async with KafkaProducer(settings) as producer:
         await producer.send(
             OutgoingRecord(AUDIT, principal.encode(), record.model_dump_json().encode())
         )
-    finally:
-        await producer.stop()
 
 
 async def write_state(settings: Settings, replay_id: str, plan: ReplayPlan, state: State) -> None:

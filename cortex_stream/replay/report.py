@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import jinja2
 import numpy as np
@@ -24,6 +24,7 @@ from cortex_stream.replay.compare import (
     overlap,
     spread,
 )
+from cortex_stream.replay.gate import Check, decide_gate
 from cortex_stream.replay.journal import Standing
 from schemas.outcomes import OutcomeKind
 
@@ -66,6 +67,7 @@ class Report:
         newly_failed: of those looked at, with an answer then, and another end now.
         unknown_then: of those looked at, without a kept answer of then.
         expired_offsets: offsets of the source that are kept no longer, so that they miss here.
+        gate: what had to hold for a cut-over; empty where none was asked for.
     """
 
     replay_id: str
@@ -84,6 +86,34 @@ class Report:
     now: Side
     embeddings: Embeddings | None
     labels: Flips | None
+    gate: tuple[Check, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether a gate was asked for, and everything in it holds."""
+        return bool(self.gate) and all(check.passed for check in self.gate)
+
+    def judged(self, bounds: Mapping[str, float]) -> Self:
+        """Return the report with its gate: every figure that there should be beside its bound."""
+        return replace(self, gate=decide_gate(self._figures(), bounds))
+
+    def _figures(self) -> dict[str, float | None]:
+        wanted = self.plan["model"]
+        others = sum(count for model, count in self.then.models.items() if model != wanted)
+        found: dict[str, float | None] = {
+            # What this very version answered then says nothing about it.
+            "compared": min(others, self.now.models.get(wanted, 0)),
+            "failed": self.missing + self.newly_failed,
+            "latency": _ratio(self.now.model_ms, self.then.model_ms),
+        }
+        if self.embeddings is not None:
+            angles, near = self.embeddings.cosines, self.embeddings.overlap
+            found["mean-cosine"] = None if angles is None else angles.mean
+            found["least-cosine"] = None if angles is None else angles.least
+            found["neighbours"] = None if near is None else near.mean
+        if self.labels is not None:
+            found["flips"] = self.labels.share
+        return found
 
     def to_json(self) -> bytes:
         """Return the report as indented JSON."""
@@ -151,6 +181,10 @@ def _side(answers: Sequence[Answer]) -> Side:
         model_ms=spread([answer.model_ms for answer in answers]),
         model_ms_per_1000_tokens=1000 * model_ms / tokens if tokens else None,
     )
+
+
+def _ratio(now: Spread | None, then: Spread | None) -> float | None:
+    return now.mean / then.mean if now is not None and then is not None and then.mean else None
 
 
 def _embeddings(both: Sequence[tuple[Answer, Answer]]) -> Embeddings | None:

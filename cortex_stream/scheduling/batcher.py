@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
 from cortex_stream.scheduling.latency_model import LatencyModel
+from schemas.priority import Lane
 
 LEAST_FILL: Final = 0.8
 """A companion must fill at least this share of the head's length. On a CPU a batch of eight saves
@@ -20,6 +21,10 @@ padding a row is cheaper in a batch of its own."""
 MAX_LATE_ROWS: Final = 256
 """Late rows sorted out in one call, about 10 µs each: a lane full of them must not hold the event
 loop up."""
+
+REPLAY_PART: Final = 4
+"""A batch of replays is a quarter of a full one: a live row that comes meanwhile waits for its end,
+and while a replay runs there is always such a batch on every runner."""
 
 T = TypeVar("T")
 
@@ -76,7 +81,10 @@ def form_batch(
     batch.rows.append(head)
     longest = head.length_tokens
     shortest = ceil(longest * LEAST_FILL)
-    most_rows = min(rule.max_rows, rule.max_tokens // max(1, longest))
+    most_tokens = rule.max_tokens
+    if head.lane is Lane.REPLAY:
+        most_tokens //= REPLAY_PART
+    most_rows = min(rule.max_rows, most_tokens // max(1, longest))
     slack_s = _slack_s(head, now_s=now_s)
     while len(batch.rows) < most_rows:
         if _predict_s(latency, (len(batch.rows) + 1) * longest) > slack_s:

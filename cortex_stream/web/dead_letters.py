@@ -100,9 +100,11 @@ class _Pages:
         """Show one letter, and the form if there is a token."""
         return await self._show(request)
 
-    async def show_again(self, request: web.Request, form: Form, problem: str) -> web.Response:
+    async def show_again(
+        self, request: web.Request, form: Form, problem: str, status: int
+    ) -> web.Response:
         """Show the letter with the form as it was filled in."""
-        return await self._show(request, form=form, problem=problem, status=401)
+        return await self._show(request, form=form, problem=problem, status=status)
 
     async def redrive(self, request: web.Request, form: Form) -> web.Response:
         """Send the letter as it is, or with the payload of the form once a worker would accept it."""

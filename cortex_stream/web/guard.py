@@ -31,11 +31,12 @@ class FormActions:
 
     Attributes:
         carry_out: called only for who knows the token.
-        show_again: called with what is wrong instead; shows the form as it was filled in.
+        show_again: called with what is wrong, and the status of the answer, instead; shows the form
+            as it was filled in, as far as it could be read.
     """
 
     carry_out: Callable[[web.Request, Form], Awaitable[web.Response]]
-    show_again: Callable[[web.Request, Form, str], Awaitable[web.Response]]
+    show_again: Callable[[web.Request, Form, str, int], Awaitable[web.Response]]
 
 
 TOKEN_FIELD: Final = "token"  # noqa: S105 (the name of a field)
@@ -52,6 +53,11 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_TOO_LARGE: Final = (
+    "Nothing was sent: as a form the payload may have 1 MiB, in which a line break or a letter such as"
+    " é takes six bytes. Your browser's way back leads to what you wrote; from a terminal there is no"
+    " such limit."
+)
 _log: Final = structlog.stdlib.get_logger(__name__)
 
 
@@ -153,12 +159,14 @@ async def _post(request: web.Request, settings: WebSettings, form: FormActions) 
     try:
         posted = await request.post()
     except web.HTTPRequestEntityTooLarge:
-        return error_response(413, "too_large", "This form is too large: use the command line.")
+        return await form.show_again(request, {}, _TOO_LARGE, 413)
     fields = {name: value for name, value in posted.items() if isinstance(value, str)}
     given = fields.pop(TOKEN_FIELD, "")
     if _is_token(given, settings) or _knows_token(request, settings):
         return await form.carry_out(request, fields)
-    return await form.show_again(request, fields, "This is not the token of CORTEX_WEB__TOKEN.")
+    return await form.show_again(
+        request, fields, "This is not the token of CORTEX_WEB__TOKEN.", 401
+    )
 
 
 def _from_here(request: web.Request) -> bool:

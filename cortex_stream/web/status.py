@@ -100,6 +100,15 @@ class RetryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CutOverStatus:
+    """What was decided that a model's name means, and what it `means` here: `name@version` both."""
+
+    name: str
+    wanted: str
+    means: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One served model version. `padding_ratio` is the share of computed tokens that were padding.
 
@@ -167,6 +176,7 @@ class StatusSnapshot:
     retries: RetryStatus | None = None  # None in a process that answers no requests
     rebalances: RebalanceStatus = RebalanceStatus()
     dedupe: DedupeStatus | None = None  # None in a process that answers no requests
+    cut_overs: tuple[CutOverStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

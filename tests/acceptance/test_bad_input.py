@@ -250,6 +250,7 @@ async def test_a_record_that_no_client_can_decode_is_rejected_and_stops_nobody(
     assert "unreadable_record" in codes
 
 
+@pytest.mark.alone
 async def test_a_run_of_100_poison_records_delays_its_siblings_by_at_most_200_ms(
     running: System,
 ) -> None:

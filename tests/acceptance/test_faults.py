@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import random
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from tests.acceptance.system import SESSION_TIMEOUT_S, System, until
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 LANES = ("critical", "high", "medium", "low")
+MOST_UNANSWERED = 2000  # a machine slower than the load is not buried under it
 
 
 class Load:
-    """An open loop: sends small requests on all lanes, whether or not they are answered."""
+    """An open loop: sends small requests on all lanes, answered or not, until too many wait."""
 
     def __init__(self, system: System, *, rate_per_s: float) -> None:
         self._system = system
@@ -41,7 +41,8 @@ class Load:
 
     async def _run(self) -> None:
         while True:
-            for number in itertools.islice(self._numbers, self._burst):
+            full = len(self.ids) - len(self._system.outcomes) >= MOST_UNANSWERED
+            for number in itertools.islice(self._numbers, 0 if full else self._burst):
                 _ = await self._system.send(
                     f"r{number}",
                     "cortex.nlp.embed.v1",
@@ -58,6 +59,7 @@ async def assert_nothing_lost(system: System, ids: list[str], *, timeout_s: floa
     assert not system.conflicting()
 
 
+@pytest.mark.alone
 async def test_a_worker_killed_in_mid_batch_ten_times_loses_nothing(system: System) -> None:
     """Every request is answered; no commit lies past an unfinished record, seen from outside."""
     # given
@@ -86,6 +88,7 @@ async def test_a_worker_killed_in_mid_batch_ten_times_loses_nothing(system: Syst
     assert max(recoveries_s) <= SESSION_TIMEOUT_S + 4
 
 
+@pytest.mark.alone
 async def test_workers_that_join_and_leave_under_load_ten_times_lose_and_repeat_nothing(
     system: System,
 ) -> None:
@@ -104,6 +107,7 @@ async def test_workers_that_join_and_leave_under_load_ten_times_lose_and_repeat_
     assert repeated == []
 
 
+@pytest.mark.alone
 async def test_sigterm_under_load_drains_and_exits_within_10_s(system: System) -> None:
     # given
     async with Load(system, rate_per_s=200) as load:
@@ -157,22 +161,3 @@ async def test_a_worker_started_before_its_topics_exist_exits_2_and_says_what_to
     assert await worker.ended(30) == 2
     assert "topics apply" in worker.tail()
     assert "Traceback" not in worker.tail()
-
-
-async def test_two_workers_on_one_machine_do_not_collide_on_ports(system: System) -> None:
-    # given
-    first = await system.worker()
-
-    # when: told to use the same port
-    second = system.start_worker(CORTEX_WEB__PORT=str(first.port))
-    await until(lambda: "web.listening" in second.tail(), timeout_s=20, what=second.tail)
-
-    # then
-    port = re.search(r'"web.listening".*?"port":(\d+)', second.tail())
-    assert port is not None
-    assert int(port[1]) != first.port
-    second.port = int(port[1])
-    await second.ready()
-    assert first.get("/readyz")[0] == 200
-    await system.embed(["two-workers"], "text")
-    await system.answered(["two-workers"], timeout_s=30)

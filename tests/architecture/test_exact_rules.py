@@ -91,9 +91,15 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "A replay leaves the workers' offsets and the live results alone; a kill repeats, and counts once.": (
         "integration/replay/test_answers.py::test_500_requests_have_500_outcomes_of_the_replay_and_none_on_the_live_topic",
         "integration/replay/test_injection.py::test_every_record_is_put_back_as_it_was_and_the_live_group_is_not_touched",
-        "integration/replay/test_injection.py::test_killed_ten_times_it_finishes_with_each_record_put_back_and_counted_once",
+        "integration/replay/test_answers.py::test_killed_ten_times_each_record_is_put_back_and_each_request_reported_once",
         "integration/replay/test_injection.py::test_a_replay_cancelled_from_elsewhere_ends_within_five_seconds",
         "integration/replay/test_injection.py::test_the_rate_is_kept_within_a_tenth",
+    ),
+    "A cut-over that passed its gate changes what a name means in every worker, now and later.": (
+        "integration/replay/test_cut_over.py::test_an_open_gate_switches_running_workers_and_later_ones_and_a_switch_leads_back",
+        "integration/replay/test_cut_over.py::test_a_worker_without_that_version_keeps_its_own_and_says_so",
+        "integration/replay/test_reports.py::test_a_closed_gate_publishes_nothing_and_says_which_figure_fails",
+        "unit/engine/test_switch.py::test_a_switch_changes_what_the_name_alone_means_and_nothing_else",
     ),
     "An outcome that is too large becomes a dead letter and holds nobody up.": (
         "unit/engine/test_engine.py::test_an_outcome_that_is_too_large_becomes_a_dead_letter",

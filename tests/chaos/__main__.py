@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.chaos.broker import Services
 from tests.chaos.faults import CAUGHT_BY, FAULTS, NOT_INJECTED, ONE_KILL, SMOKE, Fault
 from tests.chaos.report import line, write_report
+from tests.chaos.results import FOLDER, save
 from tests.chaos.run import Round, run_round
 
 
@@ -24,7 +25,10 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help=f"only {', '.join(SMOKE)}")
     parser.add_argument("--mutation", choices=tuple(CAUGHT_BY), help="break the worker on purpose")
     parser.add_argument("--folder", type=Path, help="where everything is kept")
+    parser.add_argument("--save", action="store_true", help=f"add the rounds to those in {FOLDER}")
     arguments = parser.parse_args()
+    if arguments.save and arguments.mutation:
+        parser.error("--save keeps rounds of the worker as it is, not of one that was made wrong")
     faults = dict(FAULTS)
     names = arguments.faults or (SMOKE if arguments.smoke else tuple(FAULTS))
     if arguments.mutation and not arguments.faults:
@@ -44,7 +48,14 @@ def main() -> int:
     )  # it tells of each fault a hundred times
     with Services(folder / "services") as services:
         rounds = asyncio.run(
-            _run(services, folder, {n: faults[n] for n in names}, seeds, environment)
+            _run(
+                services,
+                folder,
+                {n: faults[n] for n in names},
+                seeds,
+                environment,
+                to_save=arguments.save,
+            )
         )
     print(f"report: {write_report(rounds, folder)}")
     if arguments.mutation:
@@ -62,6 +73,8 @@ async def _run(
     faults: Mapping[str, Fault],
     seeds: range,
     environment: dict[str, str],
+    *,
+    to_save: bool,
 ) -> list[Round]:
     rounds = []
     for seed in seeds:
@@ -77,6 +90,8 @@ async def _run(
             rounds.append(done)
             print(line(done), flush=True)
             write_report(rounds, folder)
+            if to_save:
+                save([done])
     return rounds
 
 

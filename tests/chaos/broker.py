@@ -34,6 +34,8 @@ class ProxiedKafka(Kafka):
                 f"{usual['listener.security.protocol.map']},PROXIED:PLAINTEXT"
             ),
             "group.min.session.timeout.ms": "1000",  # a killed member is missed sooner
+            "broker.session.timeout.ms": "3000",  # and so is a killed broker, which may then return
+            "broker.heartbeat.interval.ms": "500",
         }
 
 

@@ -50,8 +50,9 @@ class Answer(NamedTuple):
 
     @property
     def says(self) -> tuple[object, ...]:
-        """What duplicates must agree on."""
-        return self.ending, self.data["output"], self.code, (self.data["model"] or {}).get("digest")
+        """What duplicates must agree on. Which model did not come to answer is nobody's concern."""
+        output, model = self.data["output"], self.data["model"] or {}
+        return self.ending, output, self.code, None if output is None else model.get("digest")
 
 
 class Asked(NamedTuple):

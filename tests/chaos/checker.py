@@ -25,6 +25,12 @@ from tests.chaos.case import (
 from tests.chaos.evidence import Record
 from tests.chaos.figures import critical_p99_ms, figures, redone
 from tests.chaos.history import Place, Probe, Snapshot
+from tests.chaos.recovery import (
+    a_stalled_worker_gives_up,
+    joining_and_leaving_leaves_time_to_work,
+    memory_comes_back,
+    processing_is_soon_back,
+)
 
 ENDINGS: Mapping[str, frozenset[str]] = {
     "embed": frozenset({"result"}),
@@ -289,6 +295,10 @@ RULES: Mapping[str, tuple[Callable[[Case], Iterator[str]], ...]] = {
     "I12": (letters_are_faithful,),
     "repeats": (repeats_have_a_cause,),
     "exits": (workers_end_as_told,),
+    "recovery": (processing_is_soon_back,),
+    "memory": (memory_comes_back,),
+    "storm": (joining_and_leaving_leaves_time_to_work,),
+    "stall": (a_stalled_worker_gives_up,),
 }
 
 
@@ -297,8 +307,12 @@ def check(case: Case, invariants: tuple[str, ...] = tuple(RULES)) -> Verdict:
     violations = {
         name: [found for rule in RULES[name] for found in rule(case)] for name in invariants
     }
-    conflicting = len(violations.get("I2", ()))
-    return Verdict(violations, figures(case, conflicting=conflicting))
+    counted = figures(
+        case,
+        conflicting=len(violations.get("I2", ())),
+        past_unfinished=len(violations.get("I3", ())),
+    )
+    return Verdict(violations, counted)
 
 
 def _reused(case: Case) -> set[str | None]:

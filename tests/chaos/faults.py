@@ -3,8 +3,9 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from tests.chaos import nemesis
+from tests.chaos import nemesis, outages
 from tests.chaos.case import GIVEN_UP
 from tests.chaos.checker import ENDINGS
 from tests.chaos.load import USUAL
@@ -13,6 +14,7 @@ from tests.chaos.scene import Scene
 Inject = Callable[[Scene, random.Random], Awaitable[None]]
 
 _ALWAYS = ("I1", "I2", "I3", "I4", "I12")
+_OUTAGE = (*_ALWAYS, "I5", "I7", "I10", "recovery", "memory")
 _FAST_RETRIES = {"CORTEX_RETRIES__FIRST_DELAY_S": "0.5"}
 
 
@@ -53,7 +55,6 @@ FAULTS: Mapping[str, Fault] = {
         nemesis.killed_at_every_point,
         bound_s=300,
         invariants=(*_ALWAYS, "I5", "I7", "I8", "I10", "repeats", "exits"),
-        rate_per_s=40,  # what waits after a kill is answered a little at a time
         allowed=_KILLED,
     ),
     "F01r": Fault(
@@ -61,7 +62,6 @@ FAULTS: Mapping[str, Fault] = {
         nemesis.killed_at_random,
         bound_s=300,
         invariants=(*_ALWAYS, "I5", "I7", "I8", "I10", "repeats", "exits"),
-        rate_per_s=40,  # what waits after a kill is answered a little at a time
         allowed=_KILLED,
     ),
     "F02": Fault(
@@ -72,21 +72,27 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "F03": Fault(
         "the broker stops cleanly for 20 s",
-        nemesis.broker_restarted,
+        outages.broker_restarted,
         bound_s=180,
-        invariants=(*_ALWAYS, "I7", "I10", "exits"),
+        invariants=(*_OUTAGE, "exits"),
     ),
     "F04": Fault(
         "kill -9 of the broker",
-        nemesis.broker_killed,
+        outages.broker_killed,
         bound_s=180,
-        invariants=(*_ALWAYS, "I7", "I10", "exits"),
+        invariants=(*_OUTAGE, "exits"),
     ),
     "F05": Fault(
         "the broker is frozen for 5, 15 or 60 s",
-        nemesis.broker_frozen,
+        outages.broker_frozen,
         bound_s=240,
-        invariants=(*_ALWAYS, "I5", "I10"),
+        invariants=_OUTAGE,
+    ),
+    "F05l": Fault(
+        "the broker is frozen for 60 s",
+        partial(outages.broker_frozen, for_s=(60,)),
+        bound_s=240,
+        invariants=_OUTAGE,
     ),
     "F06": Fault(
         "a worker is frozen for longer than its session",
@@ -94,16 +100,29 @@ FAULTS: Mapping[str, Fault] = {
         bound_s=120,
         invariants=(*_ALWAYS, "I5", "I10", "exits"),
     ),
+    "F06l": Fault(
+        "a worker is frozen for 60 s",
+        partial(nemesis.frozen, sessions=20),
+        bound_s=240,
+        invariants=(*_ALWAYS, "I5", "I10", "recovery", "exits"),
+    ),
+    "F07": Fault(
+        "nothing arrives for 5 s, three times",
+        outages.disconnected,
+        bound_s=240,
+        invariants=(*_OUTAGE, "exits"),
+        proxied=True,
+    ),
     "F08": Fault(
         "one way silent, half-open, reset every 2 s",
-        nemesis.cut_off,
+        outages.cut_off,
         bound_s=240,
         invariants=(*_ALWAYS, "I7", "I10"),
         proxied=True,
     ),
     "F09": Fault(
         "1 Mbit/s and 200 ms of jitter",
-        nemesis.slow_link,
+        outages.slow_link,
         bound_s=240,
         invariants=(*_ALWAYS, "I7", "exits"),
         rate_per_s=40,
@@ -111,40 +130,55 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "F10": Fault(
         "the broker comes and goes",
-        nemesis.flapping,
+        outages.flapping,
         bound_s=300,
         invariants=(*_ALWAYS, "I7", "I10"),
         proxied=True,
     ),
     "F11": Fault(
-        "the broker is away for two minutes",
-        nemesis.broker_gone,
+        "the broker is away for longer than CORTEX_KAFKA__STALL_TIMEOUT_S, shortened to 20 s",
+        partial(outages.broker_gone, for_s=32),
+        bound_s=240,
+        invariants=(*_OUTAGE, "exits", "stall"),
+        exits=(4,),
+        environment={"CORTEX_KAFKA__STALL_TIMEOUT_S": "20"},
+    ),
+    "F11l": Fault(
+        "the broker is away for longer than CORTEX_KAFKA__STALL_TIMEOUT_S, 120 s",
+        partial(outages.broker_gone, for_s=140),
         bound_s=400,
-        invariants=(*_ALWAYS, "I7"),
-        rate_per_s=20,
+        invariants=(*_OUTAGE, "exits", "stall"),
+        exits=(4,),
     ),
     "F13": Fault(
-        "workers join and leave every 3 s",
+        "workers join and leave every 3 s, and none stays",
         nemesis.crowded,
         bound_s=180,
         allowed=_KILLED,
         invariants=(*_ALWAYS, "I5", "exits"),
     ),
     "F13l": Fault(
-        "the same for three minutes",
-        nemesis.crowded_for_long,
+        "two workers join and leave every 3 s beside one that stays, for three minutes",
+        nemesis.visited,
         bound_s=400,
         allowed=_KILLED,
-        invariants=(*_ALWAYS, "I5", "exits"),
+        invariants=(*_ALWAYS, "I5", "storm", "exits"),
+        rate_per_s=250,  # enough to keep them busy, else the throughput would be that of the load
     ),
     "F16": Fault(
         "Redis killed, then frozen",
-        nemesis.redis_away,
+        outages.redis_away,
         bound_s=120,
         invariants=(*_ALWAYS, "I7", "I10", "exits"),
     ),
+    "F16l": Fault(
+        "Redis is away for a minute",
+        outages.redis_gone,
+        bound_s=240,
+        invariants=(*_OUTAGE, "exits"),
+    ),
     "F23": Fault(
-        "records dated 1970, 2100 and an hour ahead",
+        "records dated 1970, 2100, six days ago and an hour ahead",
         nemesis.left_alone,
         bound_s=90,
         mix={"odd_time": 50, "embed": 50},
@@ -220,13 +254,13 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "F40": Fault(
         "the topic of results refuses writes",
-        nemesis.results_refused,
+        outages.results_refused,
         bound_s=180,
         invariants=(*_ALWAYS, "I10"),
     ),
     "F41": Fault(
         "broker, Redis and worker killed and frozen in a drawn order",
-        nemesis.swizzled,
+        outages.swizzled,
         bound_s=400,
         invariants=_ALWAYS,
         allowed=_KILLED,
@@ -243,7 +277,6 @@ SMOKE = ("F01", "F02", "F04", "F06", "F13", "F31", "F33")
 """Those that every run of the tests injects."""
 
 NOT_INJECTED: Mapping[str, str] = {
-    "F07": "needs a network namespace; F08 and F10 cut the same link through the proxy",
     "F12": "one silent partition: the proxy does not read the protocol; see the watchdog's tests",
     "F14": "static members: see the tests of the edge",
     "F15": "topics deleted or made anew end the worker with a message: see the tests of the edge",

@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 
 from tests.chaos.case import GIVEN_UP, REQUESTS, Case, before, committed
+from tests.chaos.recovery import kills, recoveries_s, rss_ratios, standstills_s, throughput_ratio
 
 
-def figures(case: Case, *, conflicting: int) -> Mapping[str, float]:
+def figures(case: Case, *, conflicting: int, past_unfinished: int) -> Mapping[str, float]:
     """Return what the report shows beside the verdict."""
+    rss_ratio, rss_peak_ratio = rss_ratios(case) or (None, None)
+    how_well = {
+        "recovery_s": max((took_s for _, _, took_s in recoveries_s(case)), default=None),
+        "rss_ratio": rss_ratio,
+        "rss_peak_ratio": rss_peak_ratio,
+        "throughput_ratio": throughput_ratio(case),
+        "standstill_s": round(max(standstills_s(case).values(), default=0.0), 1),
+    }
     again = redone(case)
     extra = sum(
         max(0, len(answers) - max(1, len(case.asked.get(outcome_id, []))))
@@ -17,6 +26,8 @@ def figures(case: Case, *, conflicting: int) -> Mapping[str, float]:
         "outcomes": sum(map(len, case.answers.values())),
         "lost": sum(outcome_id not in case.answers for outcome_id in case.asked),
         "conflicting": conflicting,
+        "past_unfinished": past_unfinished,
+        "kills": kills(case),
         "repeated": extra,
         "may_repeat": sum(len(ids) for ids, _ in again.values()),
         "uncommitted_s": round(max((oldest for _, oldest in again.values()), default=0.0), 2),
@@ -24,6 +35,7 @@ def figures(case: Case, *, conflicting: int) -> Mapping[str, float]:
         "given_up": sum(a[0].ending == GIVEN_UP for a in case.answers.values()),
         "snapshots": len(case.evidence.snapshots),
         "crashes": sum(d.what == "exit" and d.code != 0 for d in case.evidence.deeds),
+        **{name: value for name, value in how_well.items() if value is not None},
     }
 
 

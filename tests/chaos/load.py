@@ -120,7 +120,10 @@ class Traffic:
                     "patient", name, topic, now_ms=now_ms, budget_ms=self._deadline_ms
                 )
             case "odd_time":
-                odd = self._draw.choice((0, 1, 4_102_444_800_000, now_ms + 3_600_000))
+                # The broker refuses the first two; of the others the workers must make sense.
+                odd = self._draw.choice(
+                    (0, 4_102_444_800_000, now_ms - 6 * 86_400_000, now_ms + 3_500_000)
+                )
                 return self._embed("embed", name, topic, timestamp_ms=odd)
             case "poison_raise" | "poison_kill" | "poison_stuck":
                 words = {"poison_raise": "RAISE", "poison_kill": "KILL", "poison_stuck": "STUCK"}

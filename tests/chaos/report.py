@@ -16,6 +16,8 @@ _ADDED = (
     "outcomes",
     "lost",
     "conflicting",
+    "past_unfinished",
+    "kills",
     "repeated",
     "may_repeat",
     "snapshots",

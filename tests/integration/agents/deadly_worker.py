@@ -45,7 +45,7 @@ class DeadlyRunner(StubRunner):
 class UncountingProducer(KafkaProducer):
     async def send(self, *records: OutgoingRecord) -> None:
         if any(record.topic == ATTEMPTS for record in records):
-            raise BrokerUnavailable("producing: not allowed")
+            raise BrokerUnavailable(f"producing to {ATTEMPTS}: not allowed")
         await super().send(*records)
 
 

@@ -193,6 +193,13 @@ class Scene:
             await admin.close()
         return {(at.topic, at.partition): o.offset for at, o in offsets.items() if o.offset >= 0}
 
+    async def has_begun(self) -> None:
+        """Wait until commits say that records may have begun, wherever some were sent."""
+        sent = {at[:2] for at in self.sent.values()}
+        async with asyncio.timeout(PATIENCE_S):
+            while not (committed := await self.committed()) or sent - committed.keys():
+                await asyncio.sleep(0.05)
+
     async def committed_but_unanswered(self) -> list[str]:
         """Return the records below a committed offset that have no answer: always a loss."""
         committed = await self.committed()  # first, since answers only become more

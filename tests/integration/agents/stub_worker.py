@@ -86,6 +86,8 @@ class StubEngine:
 
 
 class StubCore:
+    busy = False
+
     def __init__(self, settings: Settings, *, hang_at_stop: bool) -> None:
         self.clock = SystemClock()
         self.engine = StubEngine()
@@ -122,7 +124,7 @@ class StubSource:
     def readiness(self) -> Readiness:
         parts = {
             "draining": self._edge.draining,
-            "no producer": not self._edge.producer_able,
+            "no producer": bool(self._edge.obstacles),
             "no partitions": not self._edge.partitions(),
         }
         missing = tuple(reason for reason, holds in parts.items() if holds) + self._edge.stalls

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.integration
 REFUSING = (str(Path(__file__).with_name("refusing_worker.py")),)
 
 
+@pytest.mark.alone
 async def test_a_lane_that_is_stuck_holds_no_other(scene: Scene) -> None:
     await scene.ask(3000, lanes=[Lane.CRITICAL], do="hang")
     clock = SystemClock()
@@ -48,6 +49,7 @@ async def test_outcomes_that_nobody_takes_hold_no_others_and_fill_no_log(scene: 
     assert await scene.committed_but_unanswered() == []
 
 
+@pytest.mark.alone
 async def test_a_full_lane_goes_on_as_soon_as_there_is_room(scene: Scene) -> None:
     # 12 requests at a time of 20 ms each: 600 a second, if room is noticed when it comes back
     # rather than at the end of a poll of one second.
@@ -79,6 +81,7 @@ async def test_the_events_of_a_subject_take_effect_in_their_order(scene: Scene) 
     )
 
 
+@pytest.mark.alone
 async def test_no_turn_of_the_event_loop_takes_more_than_50_ms_of_cpu(
     scene: Scene, tmp_path: Path
 ) -> None:

@@ -60,6 +60,30 @@ async def test_sigterm_under_load_finishes_what_runs_and_commits_it(scene: Scene
         assert (name in answered) == (at.offset < committed.get((at.topic, at.partition), 0))
 
 
+async def test_a_worker_that_stops_while_others_join_commits_what_it_finishes(
+    scene: Scene,
+) -> None:
+    # given
+    leaving = scene.worker(
+        CORTEX_KAFKA__DRAIN_TIMEOUT_S="20", CORTEX_KAFKA__HEARTBEAT_INTERVAL_S="0.3"
+    )
+    await leaving.is_ready()
+    names = await scene.ask(20, ms=12_000)
+    await scene.has_begun()
+
+    # when
+    leaving.process.terminate()
+    joining = scene.worker()
+
+    # then
+    assert await leaving.ends() == 0
+    await scene.answered(names)
+    await scene.everything_committed()
+    assert joining.process.poll() is None
+    assert joining.said("suspects.found") == []
+    assert scene.duplicates() == 0
+
+
 async def test_a_stop_that_hangs_is_cut_off(scene: Scene) -> None:
     worker = scene.worker((*STUB, "--hang-at-stop"), CORTEX_KAFKA__DRAIN_TIMEOUT_S="0.1")
     await worker.is_ready()

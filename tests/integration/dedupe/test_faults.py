@@ -121,6 +121,7 @@ async def test_a_redis_that_was_never_there_is_found_when_it_comes(
         await opened.heals()
 
 
+@pytest.mark.alone
 async def test_the_probe_of_an_open_circuit_holds_up_one_call_only(
     open_window: OpenWindow, server: Stack
 ) -> None:

@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cortex_stream.cli.stack import stack_app
+from cortex_stream.devstack import stack as stack_module
 from cortex_stream.devstack.service import Condition
 from cortex_stream.devstack.stack import Stack
+from cortex_stream.devstack.state import choose_ports
 from cortex_stream.errors import StackFailed
 from tests.integration.devstack.keepsake import Heard, Keepsake, processes_in
 
@@ -125,6 +127,28 @@ def test_a_service_whose_port_was_taken_moves_and_says_so(own_stack: Stack, hear
 
     assert own_stack.redis_url != old_url
     assert f"port {port} is taken by another program" in heard.lines[0]
+
+
+def test_a_port_that_is_taken_after_it_was_chosen_is_replaced(
+    stack_programs: None,  # noqa: ARG001
+    tmp_path: Path,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack = Stack(tmp_path / "late")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        chosen = choose_ports(secure=False, usual=False) | {"redis": taken}
+        monkeypatch.setattr(stack_module, "choose_ports", lambda **_: chosen)
+
+        try:
+            stack.start_service("redis", heard)
+            url = stack.redis_url
+        finally:
+            stack.wipe()
+
+    assert f":{taken}/" not in url
+    assert f"port {taken} is taken by another program" in heard.lines[0]
 
 
 def test_a_failed_start_shows_the_end_of_the_log(own_stack: Stack) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from cortex_stream.errors import BrokerUnavailable
 from cortex_stream.kafka.admin import TopicAdmin, verify_topics
-from cortex_stream.kafka.group import read_progress
+from cortex_stream.kafka.bookmarks import Bookmark, Bookmarks, BookmarkWriter
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.record import OutgoingRecord
@@ -26,8 +26,11 @@ async def test_every_client_works_over_tls_with_a_password(secure_settings: Sett
     await producer.stop()
     async with TopicReader(secure_settings, [RESULTS]) as reader:
         assert [record.value async for record in reader.to_end()] == [b"value"]
-    progress = await read_progress(secure_settings, [RESULTS])
-    assert sum(one.lag_records for one in progress) == 1
+    place, bookmark = (RESULTS, 0), Bookmark(1, "a note")
+    async with BookmarkWriter(secure_settings, "reader", [place]) as writer:
+        await writer.write({place: bookmark})
+    async with Bookmarks(secure_settings) as bookmarks:
+        assert await bookmarks.read("reader") == {place: bookmark}
 
 
 async def test_a_wrong_password_is_refused(secure_settings: Settings, wrong_password: Path) -> None:

@@ -3,20 +3,26 @@ import json
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidTimestampError
 from typer.testing import CliRunner
 
 from cortex_stream.cli.topics import topics_app
+from cortex_stream.clock import SystemClock
 from cortex_stream.errors import BrokerUnavailable, TopicsMismatch
 from cortex_stream.kafka.admin import TopicAdmin, verify_topics
-from cortex_stream.kafka.plan import AddPartitions, AlterConfig
+from cortex_stream.kafka.plan import AddPartitions, AlterConfig, CreateTopic, WantedTopic
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.tree import Settings
 from topics.catalogue import CATALOGUE, FUSED
 from topics.names import EVENTS, RESULTS
 
 pytestmark = pytest.mark.integration
+
+LANE = "cortex.requests.high"
+CONFIGS = {spec.name: spec.config("dev") for spec in CATALOGUE}
 
 
 async def alter(settings: Settings, topic: str, config: dict[str, str]) -> None:
@@ -75,6 +81,69 @@ async def test_a_setting_changed_by_hand_is_shown_and_mended_and_foreign_ones_st
     assert after.changes == ()
     assert present.config["max.message.bytes"] == "8388608"
     assert present.overrides["segment.ms"] == "3600000"
+
+
+async def test_a_retention_chosen_by_an_operator_survives_apply_until_it_is_reset(
+    applied: Settings,
+) -> None:
+    events = applied.topic(EVENTS)
+    own = {"retention.ms": "1209600000", "max.message.bytes": "1000"}
+    await alter(applied, events, {**CONFIGS[EVENTS], **own})
+
+    async with TopicAdmin(applied) as admin:
+        plan = await admin.plan()
+        await admin.apply(plan.changes)
+        kept = (await admin.describe([events]))[events]
+        await admin.apply((await admin.plan(reset=True)).changes)
+        reset = (await admin.describe([events]))[events]
+
+    assert [str(chosen) for chosen in plan.chosen] == [
+        "retention.ms is 1209600000, the catalogue says 604800000"
+    ]
+    assert (kept.config["retention.ms"], kept.config["max.message.bytes"]) == (
+        "1209600000",
+        "1048576",
+    )
+    assert reset.config["retention.ms"] == "604800000"
+
+
+async def test_a_topic_is_created_without_a_setting_that_the_broker_does_not_know(
+    settings: Settings,
+) -> None:
+    name = settings.topic("cortex.of-tomorrow")
+    config = {"cleanup.policy": "delete", "setting.of.tomorrow": "1"}
+    tomorrow = WantedTopic(name, 1, 1, config, dispensable=frozenset({"setting.of.tomorrow"}))
+
+    async with TopicAdmin(settings) as admin:
+        await admin.apply([CreateTopic(tomorrow)])
+        async with asyncio.timeout(10):
+            while name not in (present := await admin.describe([name])):
+                await asyncio.sleep(0.05)
+
+    assert present[name].overrides == {"cleanup.policy": "delete"}
+
+
+@pytest.mark.parametrize("days", [-8, 1])
+async def test_a_request_from_another_time_is_refused_and_its_sender_learns_of_it(
+    applied: Settings, days: int
+) -> None:
+    now_ms = SystemClock().unix_ms()
+    async with AIOKafkaProducer(bootstrap_servers=applied.kafka_brokers) as client:
+        with pytest.raises(InvalidTimestampError):
+            await client.send_and_wait(
+                applied.topic(LANE), b"{}", timestamp_ms=now_ms + days * 86_400_000
+            )
+
+
+@pytest.mark.parametrize("days", [-6, 0])
+async def test_a_request_that_is_kept_long_enough_is_taken(applied: Settings, days: int) -> None:
+    now_ms = SystemClock().unix_ms()
+    async with AIOKafkaProducer(bootstrap_servers=applied.kafka_brokers) as client:
+        place = await client.send_and_wait(
+            applied.topic(LANE), b"{}", timestamp_ms=now_ms + days * 86_400_000
+        )
+
+    assert place.offset >= 0
 
 
 async def test_a_lane_with_too_few_partitions_grows(
@@ -156,7 +225,7 @@ async def test_a_worker_does_not_start_without_its_topics_and_says_how_to_get_th
     async with asyncio.timeout(10):
         while missing in await by_hand.list_topics():
             await asyncio.sleep(0.05)
-    await alter(applied, wrong, {"retention.ms": "604800000", "max.message.bytes": "1000"})
+    await alter(applied, wrong, {**CONFIGS[EVENTS], "max.message.bytes": "1000"})
 
     with pytest.raises(TopicsMismatch) as caught:
         await verify_topics(applied)
@@ -227,7 +296,8 @@ def test_apply_is_asked_once_and_then_has_nothing_to_do(environment: dict[str, s
     assert {change["topic"] for change in applied[1]["changes"]} == {
         f"{prefix}.{spec.name}" for spec in FUSED
     }
-    assert again == (0, {"applied": True, "changes": [], "conflicts": []})
+    nothing: dict[str, list[str]] = {"changes": [], "chosen": [], "conflicts": [], "unknown": []}
+    assert again == (0, {"applied": True, **nothing})
     assert (checked, checked_again) == (1, 0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cortex_stream.bootstrap import worker as bootstrap
+from cortex_stream.bootstrap.cut_overs import CutOvers
 from cortex_stream.bootstrap.worker import Worker
 from cortex_stream.clock import SystemClock
 from cortex_stream.engine.engine import Engine
@@ -117,10 +118,12 @@ async def engine_of(
 ) -> AsyncIterator[Engine]:
     """Yield the engine of a worker with one runner, so that what waits meanwhile forms batches."""
 
-    async def no_cluster(_: Settings) -> None:
+    async def no_cluster(_: object) -> None:
         return
 
     monkeypatch.setattr(bootstrap, "verify_topics", no_cluster)
+    monkeypatch.setattr(CutOvers, "read", no_cluster)
+    monkeypatch.setattr(CutOvers, "run", no_cluster)
     models = ModelsSettings(
         folder=version.folder.parents[1], serve=(version.name,), embed_default=version.name
     )

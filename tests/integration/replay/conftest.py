@@ -1,17 +1,19 @@
-"""Topics of each test's own, requests in them, and the command line as a process that can be killed."""
+"""Topics of each test's own, requests in them, and the command line, also as a process that can be killed."""
 
 import asyncio
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import coverage
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from typer.testing import CliRunner
 
+from cortex_stream.cli.main import app
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.environment import subprocess_environment
 from cortex_stream.kafka.admin import TopicAdmin
@@ -21,20 +23,15 @@ from cortex_stream.kafka.reader import ReadRecord, TopicReader
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.tree import Settings
+from schemas.handovers import HANDOVER, Handover
 from schemas.priority import Lane
-from topics.names import request_topic
+from topics.names import AUDIT, MODELS, REPLAYS, RESULTS, request_topic
 
 REPOSITORY = Path(__file__).parents[3]
 MEDIUM = request_topic(Lane.MEDIUM)
 REPLAY_LANE = request_topic(Lane.REPLAY)
-
-
-def _measured() -> tuple[str, ...]:
-    """Return what lets a process of its own count for the coverage, where that is measured."""
-    if coverage.Coverage.current() is None:
-        return ()
-    rcfile, data = REPOSITORY / "pyproject.toml", REPOSITORY / ".coverage"
-    return ("-m", "coverage", "run", "--parallel-mode", f"--rcfile={rcfile}", f"--data-file={data}")
+COMMANDS_NEED = (MEDIUM, REPLAY_LANE, REPLAYS, RESULTS, AUDIT, MODELS)
+"""Making all topics takes a second; without a worker nobody misses the others."""
 
 
 class Scene:
@@ -55,9 +52,15 @@ class Scene:
         self.processes: list[subprocess.Popen[str]] = []
 
     async def ask(
-        self, count: int, *, run: str = "r", attributes: Mapping[str, object] | None = None
+        self,
+        count: int,
+        *,
+        run: str = "r",
+        attributes: Mapping[str, object] | None = None,
+        model: str | None = None,
     ) -> list[OutgoingRecord]:
         """Produce embed requests `<run>-<n>`, each with a header of its own; return them."""
+        named = {} if model is None else {"model": model}
         records = [
             OutgoingRecord(
                 MEDIUM,
@@ -67,17 +70,15 @@ class Scene:
                         "id": f"{run}-{number}",
                         "type": "cortex.nlp.embed.v1",
                         **(attributes or {}),
-                        "data": {"texts": [f"text {number} of {run}"]},
+                        "data": {"texts": [f"text {number} of {run}"], **named},
                     }
                 ),
                 (("x-number", str(number).encode()),),
             )
             for number in range(count)
         ]
-        producer = KafkaProducer(self.settings)
-        await producer.start()
-        await producer.send(*records)
-        await producer.stop()
+        async with KafkaProducer(self.settings) as producer:
+            await producer.send(*records)
         return records
 
     async def read(self, topic: str) -> list[ReadRecord]:
@@ -89,16 +90,17 @@ class Scene:
         """Start `cortex-stream <words>` as a process."""
         return self._popen(["-m", "cortex_stream", *words])
 
-    def start_worker(self, script: Path) -> subprocess.Popen[str]:
-        """Start a worker; it is ready when requests are answered."""
+    async def start_worker(self, script: Path) -> subprocess.Popen[str]:
+        """Make the topics that only workers need and start one; it is ready when it answers."""
+        async with TopicAdmin(self.settings) as admin:
+            await admin.apply((await admin.plan()).changes)
         return self._popen([str(script)])
 
     async def run(self, *words: str, code: int = 0) -> str:
-        """Run `cortex-stream <words>` to its end; return what it printed."""
-        process = self._popen([*_measured(), "-m", "cortex_stream", *words])
-        output, _ = await asyncio.to_thread(process.communicate, timeout=90)
-        assert process.returncode == code, output
-        return output
+        """Run `cortex-stream <words>` to its end, in this process; return what it printed."""
+        result = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert result.exit_code == code, result.output
+        return result.output
 
     async def until_records(self, topic: str, count: int, *, patience_s: float = 60) -> None:
         """Wait until a topic has at least so many records."""
@@ -137,13 +139,39 @@ class Scene:
                 process.stdout.close()
 
 
-@pytest.fixture
-async def scene(stack: Stack, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Scene]:
+def handover(record: ReadRecord) -> Handover:
+    """Return what a record on the replay lane says of its origin: its last header."""
+    name, value = record.headers[-1]
+    assert name == HANDOVER
+    return Handover.model_validate_json(value or b"")
+
+
+def origins(records: Sequence[ReadRecord]) -> list[tuple[int, int]]:
+    return [(each.partition, each.offset) for each in map(handover, records)]
+
+
+@asynccontextmanager
+async def open_scene(stack: Stack, topic_prefix: str, folder: Path) -> AsyncIterator[Scene]:
+    """Make the topics that commands need; commands of this process work on them, in `folder`."""
     settings = Settings(
         kafka_brokers=stack.kafka_brokers, kafka=KafkaSettings(topic_prefix=topic_prefix)
     )
+    needed = {settings.topic(name) for name in COMMANDS_NEED}
     async with TopicAdmin(settings) as admin:
-        await admin.apply((await admin.plan()).changes)
-    scene = Scene(settings, tmp_path)
-    yield scene
-    scene.end_all()
+        changes = (await admin.plan()).changes
+        await admin.apply([change for change in changes if change.name in needed])
+    scene = Scene(settings, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in scene.environment.items():
+            patch.setenv(name, value)
+        try:
+            yield scene
+        finally:
+            scene.end_all()
+
+
+@pytest.fixture
+async def scene(stack: Stack, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with open_scene(stack, topic_prefix, tmp_path) as scene:
+        yield scene

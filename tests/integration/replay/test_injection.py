@@ -3,10 +3,8 @@
 import asyncio
 import datetime as dt
 import json
-import random
 import signal
 import subprocess
-from collections.abc import Sequence
 from unittest.mock import patch
 
 import pytest
@@ -18,36 +16,11 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from cortex_stream.clock import SystemClock
 from cortex_stream.kafka.connection import connection_arguments
-from cortex_stream.kafka.reader import ReadRecord
-from cortex_stream.replay.injection import source_of
-from cortex_stream.replay.selection import read_asked
-from cortex_stream.settings.tree import Settings
 from cortex_stream.web.replays import replay_routes
-from schemas.handovers import HANDOVER, Handover
-from tests.integration.replay.conftest import MEDIUM, REPLAY_LANE, Scene
+from tests.integration.replay.conftest import MEDIUM, REPLAY_LANE, Scene, handover, origins
 from topics.names import AUDIT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-def handover(record: ReadRecord) -> Handover:
-    """Return what a record on the replay lane says of its origin: its last header."""
-    name, value = record.headers[-1]
-    assert name == HANDOVER
-    return Handover.model_validate_json(value or b"")
-
-
-def origins(records: Sequence[ReadRecord]) -> list[tuple[int, int]]:
-    return [(each.partition, each.offset) for each in map(handover, records)]
-
-
-def outcome_ids(records: Sequence[ReadRecord], settings: Settings, replay_id: str) -> list[str]:
-    return [
-        read_asked(each.value, source_of(each, settings), limits=settings.limits).outcome_id(
-            replay_id
-        )
-        for each in records
-    ]
 
 
 async def ended(process: subprocess.Popen[str]) -> str:
@@ -129,40 +102,6 @@ async def test_a_record_from_the_future_does_not_hide_those_behind_it(scene: Sce
     assert "10 records read, 6 would be put back" in shown
 
 
-@pytest.mark.timeout(240)
-async def test_killed_ten_times_it_finishes_with_each_record_put_back_and_counted_once(
-    scene: Scene,
-) -> None:
-    await scene.ask(600)
-    words = ("replay", "--topic", MEDIUM, "--id", "killed", "--rate", "40/s")
-    seed = 7
-    draw = random.Random(seed)  # noqa: S311 (moments, not secrets)
-    kills = 0
-
-    while kills < 10:
-        before = len(await scene.read(REPLAY_LANE))
-        process = scene.start(*words)
-        await scene.until_records(REPLAY_LANE, before + 1)
-        await asyncio.sleep(draw.uniform(0, 1.2))  # the moment of the kill is what is drawn
-        assert process.poll() is None, "finished before it was killed"
-        process.send_signal(signal.SIGKILL)
-        await ended(process)
-        kills += 1
-    shown = await scene.run("replay", "--topic", MEDIUM, "--id", "killed", "--rate", "500/s")
-
-    back = await scene.read(REPLAY_LANE)
-    repeated = len(back) - 600
-    print(f"seed {seed}: {kills} kills, {repeated} of 600 records put back twice")
-    assert set(origins(back)) == set(origins_of_source(await scene.read(MEDIUM)))
-    assert len(set(outcome_ids(back, scene.settings, "killed"))) == 600
-    assert repeated <= kills * 44  # a second without a note, on a busy machine, and a chunk of 4
-    assert "600 records put back" in shown
-
-
-def origins_of_source(records: Sequence[ReadRecord]) -> list[tuple[int, int]]:
-    return [(record.partition, record.offset) for record in records]
-
-
 async def test_a_replay_cancelled_from_elsewhere_ends_within_five_seconds(scene: Scene) -> None:
     await scene.ask(500)
     process = scene.start("replay", "--topic", MEDIUM, "--id", "long", "--rate", "10/s")
@@ -224,6 +163,7 @@ async def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_nothing_is_repeated(
     assert (finished["state"], finished["done_offsets"]) == ("finished", finished["offsets"])
 
 
+@pytest.mark.alone
 async def test_the_rate_is_kept_within_a_tenth(scene: Scene) -> None:
     await scene.ask(500)
 

@@ -1,6 +1,7 @@
-"""A worker that serves two versions of a model: the second gives the first's vectors, reversed.
+"""A worker that serves three versions of a model: the second gives the first's vectors, reversed.
 
-Their cosines are -1, their neighbours the same. `wide@1` gives 16 numbers for each text, not 8.
+Their cosines are -1, their neighbours the same; the third gives the first's vectors as they are.
+`wide@1` gives 16 numbers for each text, not 8.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ def load(_: Settings) -> list[LoadedModel]:
     """Return the versions; of several the last is meant by the name alone."""
     return [
         stub_model(name="wide", dims=16),
+        stub_model(version="3"),
         stub_model(version="2", runners=(ReversedRunner(model="stub@2"),)),
         stub_model(version="1"),
     ]

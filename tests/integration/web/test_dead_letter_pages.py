@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from html import unescape
+from io import BytesIO
 from pathlib import Path
 
 import orjson
@@ -222,6 +223,36 @@ async def test_a_wrong_token_changes_nothing_and_loses_no_edit(
     assert response.status == 401
     assert "my edits" in await response.text()
     assert await put_back(settings) == []
+
+
+async def test_a_payload_too_large_for_the_form_is_refused_on_the_page_and_says_what_to_do(
+    client: Client, settings: Settings
+) -> None:
+    await write(settings, request("r"))
+    large = BytesIO(f"token={TOKEN}&send=edited&payload=".encode() + b"x" * (1 << 20))
+
+    response = await client.post(
+        "/dead-letters/0/0",
+        data=large,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+
+    html = await response.text()
+    assert (response.status, response.content_type) == (413, "text/html")
+    assert "as a form the payload may have 1 MiB" in html
+    assert "Check and send the mended payload" in html
+    assert await put_back(settings) == []
+
+
+async def test_a_payload_too_large_to_be_shown_names_the_command_that_mends_it(
+    client: Client, settings: Settings
+) -> None:
+    await write(settings, request("r", texts=["x" * 70_000]))
+
+    html = await page(client, "/dead-letters/0/0")
+
+    assert "<textarea" not in html
+    assert "cortex-stream dead-letters redrive 0:0 --edit" in html
 
 
 # ---- in a browser --------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class Echo:
 
 @dataclass
 class OneEngine:
+    busy = False
+
     engine: Echo
     settled_offsets: list[int] = field(default_factory=list)
 

@@ -59,6 +59,7 @@ class Log:
 class Worker(Core):
     """Replaces what is too large; remembers whose outcomes are durable."""
 
+    busy = False
     settled_offsets: list[int] = field(default_factory=list)
 
     @property
@@ -162,7 +163,7 @@ async def test_an_answer_that_nobody_takes_holds_up_none_of_its_company() -> Non
     async with open_desk() as desk:
         desk.publish(b"a", FORBIDDEN, b"c")
         await desk.until(lambda: sorted(desk.worker.settled_offsets) == [0, 2])
-        await desk.until(lambda: desk.outbox.unreachable)
+        await desk.until(lambda: desk.outbox.unreachable == ("answers wait: nobody takes it",))
         unfinished = 1 in desk.track.unfinished
         await desk.scope.close()
 

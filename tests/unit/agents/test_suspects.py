@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from agents.answering import Core, Engine
 from agents.commits import Commits
 from agents.intake import Batch, Intake
-from agents.suspects import Counts
+from agents.suspects import Counts, Suspects
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery import attempts
 from cortex_stream.delivery.attempts import (
@@ -26,10 +26,18 @@ from cortex_stream.delivery.attempts import (
     read_counts,
 )
 from cortex_stream.delivery.outcome import Outcome
-from cortex_stream.kafka.commits import Commit, Place, read_commits, read_ends, try_commit
+from cortex_stream.kafka.commits import (
+    Commit,
+    Place,
+    read_commits,
+    read_ends,
+    read_membership,
+    try_commit,
+)
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.hosting import Feed
 from cortex_stream.scheduling.admission import Admission, Bound
+from cortex_stream.task_scope import TaskScope
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
 from topics.names import ATTEMPTS, RESULTS
@@ -68,6 +76,8 @@ class Death(Exception):
 class World(Core, Engine):
     """Logs, commits, counts and outcomes; and one worker after the other."""
 
+    busy = False
+
     def __init__(
         self, logs: Mapping[Partition, Sequence[Kind]], seed: int, *, events: bool = False
     ) -> None:
@@ -80,6 +90,7 @@ class World(Core, Engine):
         self.deaths = 0
         self._chance = random.Random(seed)  # noqa: S311 (a schedule, not a secret)
         self._dead = asyncio.Event()
+        self._steps_left = 0  # until somebody kills it; below 0 nobody does
 
     # ---- one worker ------------------------------------------------------------------------------
 
@@ -136,9 +147,12 @@ class World(Core, Engine):
 
     # ---- what it uses ----------------------------------------------------------------------------
 
-    async def _beside(self, work: Callable[[Any, Any], Awaitable[Any]], on: Any) -> Any:
+    async def _beside(self, work: Callable[..., Awaitable[Any]], *asked: Any) -> Any:
         if self._dead.is_set():
             raise Death
+        if work is read_membership:
+            return None
+        on = asked[-1]
         if work is read_commits:
             return {at: commit for at, commit in self.commits.items() if at in on}
         if work is read_ends:
@@ -163,7 +177,14 @@ class World(Core, Engine):
                 self.outcomes[place].append((record.value or b"").decode())  # type: ignore[index]
         await self._pause()
 
+    def kill_after(self, steps: int) -> None:
+        """Let somebody kill the next worker from outside, after so many steps of its producing."""
+        self._steps_left = steps
+
     async def _pause(self) -> None:
+        self._steps_left -= 1
+        if not self._steps_left:
+            self._dead.set()
         for _ in range(self._chance.randint(0, 2)):
             await asyncio.sleep(0)
         if self._dead.is_set():
@@ -270,7 +291,19 @@ def live_until_all_is_answered(world: World) -> None:
     raise AssertionError(f"still dying after {world.deaths} deaths")
 
 
-def test_a_killer_ends_four_workers_and_its_neighbours_are_all_answered() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_a_killer_among_few_is_delivered_three_times_and_its_neighbours_are_all_answered(
+    seed: int,
+) -> None:
+    world = World({Partition("t", 0): killers_among(COMPANY_RECORDS - 1, 1)}, seed)
+
+    live_until_all_is_answered(world)
+
+    assert world.deaths == DELIVERIES
+    assert_justice(world)
+
+
+def test_a_killer_among_many_is_delivered_once_more() -> None:
     world = World({Partition("t", 0): killers_among(200, 1)}, seed=1)
 
     live_until_all_is_answered(world)
@@ -290,20 +323,20 @@ def test_killers_beside_each_other_are_all_found() -> None:
 
 
 def test_a_record_that_ends_whoever_reads_it_is_given_up_unread() -> None:
-    world = World({Partition("t", 0): killers_among(50, 1, of=Kind.KILLER_OF_READERS)}, seed=3)
-
-    live_until_all_is_answered(world)
-
-    assert world.deaths == DELIVERIES + 2
-    assert_justice(world)
-
-
-def test_an_event_that_ends_its_worker_is_given_up_and_those_behind_it_stay_in_order() -> None:
-    world = World({Partition("t", 0): killers_among(40, 1)}, seed=9, events=True)
+    world = World({Partition("t", 0): killers_among(20, 1, of=Kind.KILLER_OF_READERS)}, seed=3)
 
     live_until_all_is_answered(world)
 
     assert world.deaths == DELIVERIES + 1
+    assert_justice(world)
+
+
+def test_an_event_that_ends_its_worker_is_given_up_and_those_behind_it_stay_in_order() -> None:
+    world = World({Partition("t", 0): killers_among(25, 1)}, seed=9, events=True)
+
+    live_until_all_is_answered(world)
+
+    assert world.deaths == DELIVERIES
     assert_justice(world)
     places = list(world.outcomes)  # in the order of their first outcomes
     assert places == sorted(places)
@@ -328,7 +361,7 @@ def test_without_a_death_nothing_is_counted_and_nothing_more_is_produced() -> No
     ),
     seed=st.integers(0, 2**32),
 )
-def test_wherever_killers_are_each_is_given_up_after_four_deaths_and_no_innocent_ever(
+def test_wherever_killers_are_each_is_given_up_after_four_deaths_at_most_and_no_innocent_ever(
     logs: list[list[Kind]], seed: int
 ) -> None:
     by_partition = {Partition("t", n): log for n, log in enumerate(logs)}
@@ -385,6 +418,23 @@ def test_suspects_that_have_not_had_their_turn_are_suspects_of_the_next_worker()
     assert_justice(world)
 
 
+def test_kills_from_outside_in_a_row_seldom_accuse_a_good_record() -> None:
+    """Of 600, less than 3 %; giving up what was alone once would accuse in 7 %."""
+    accused = 0
+
+    for seed in range(60):
+        chance = random.Random(seed)  # noqa: S311 (a schedule, not a secret)
+        world = World({Partition("t", 0): [Kind.GOOD] * 8}, seed)
+        for _ in range(10):
+            world.kill_after(chance.randint(1, 32))
+            world.live()
+        world.kill_after(0)
+        live_until_all_is_answered(world)
+        accused += sum("result" not in said for said in world.outcomes.values())
+
+    assert accused <= 18
+
+
 def test_suspects_beyond_the_mark_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small step ahead makes more commits, and finds the same killers."""
     monkeypatch.setattr(attempts, "MOST_AHEAD_RECORDS", 3)
@@ -416,7 +466,8 @@ async def test_nothing_runs_beside_a_suspect_that_runs_alone() -> None:
     tracks = Tracks(Admission({"t": Bound(PLENTY, PLENTY)}, total_bytes=PLENTY))
     intake = Intake(world, world, tracks, drain_timeout_s=1.0, read_counts=world.read_counts)
     await intake.start()
-    intake.begin({Partition("t", 0): range(3)})
+    few = Partition("t", 0)
+    intake.begin({few: range(3), Partition("t", 1): range(COMPANY_RECORDS)})
     track: Track = tracks.deliver(Partition("t", 0), ((offset, 1) for offset in range(4)))
     records = [Record(offset, b"good") for offset in range(4)]
 
@@ -425,4 +476,93 @@ async def test_nothing_runs_beside_a_suspect_that_runs_alone() -> None:
 
     assert beside[1] == {1}
     assert any(len(company) > 1 for company in beside.values())
-    assert intake.suspects.none
+    assert not intake.suspects.of(few)
+
+
+def record_at(at: Partition, offset: int) -> RecordSource:
+    return RecordSource(at.topic, at.partition, offset, timestamp_ms=0, received_s=0.0)
+
+
+async def test_alone_is_only_who_runs_beside_no_run_that_outlived_its_request() -> None:
+    # given
+    busy = True
+    at = Partition("t", 0)
+    suspects = Suspects({at: range(1)}, busy=lambda: busy)
+    await suspects.learn(no_counts)
+    runs = asyncio.Event()
+
+    async def run() -> None:
+        async with suspects.place(record_at(at, 0)):
+            runs.set()
+
+    # when
+    async with TaskScope() as scope:
+        running = scope.start(run(), name="suspect")
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        # then
+        assert not runs.is_set()
+        busy = False
+        await running
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a partition stands, as far as suspects care."""
+
+    position: int | None
+    highwater: int | None
+    finished: int | None
+
+
+@pytest.mark.parametrize(
+    ("reached", "delivered", "over"),
+    [
+        (Reached(10, 12, None), None, True),  # all of them were deleted
+        (Reached(10, 10, 9), 9, True),  # the last one is a marker
+        (Reached(10, 12, 7), 9, False),  # one of them still runs
+        (Reached(9, 12, 9), 9, False),  # the last one is not delivered yet
+        (Reached(None, None, None), None, False),
+        (Reached(5, 5, 5), 5, True),  # the log ends before the mark
+        (Reached(5, 5, 4), 5, False),
+    ],
+)
+def test_suspects_end_once_nothing_of_them_is_unfinished_or_still_to_come(
+    reached: Reached, delivered: int | None, *, over: bool
+) -> None:
+    at = Partition("t", 0)
+    suspects = Suspects({at: range(3, 10)})
+
+    ends = {} if delivered is None else {at: delivered}
+    suspects.pass_gaps({at: cast("Any", reached)}, ends)
+
+    assert suspects.none is over
+
+
+def test_suspects_of_partitions_that_are_being_handed_out_stay() -> None:
+    suspects = Suspects({Partition("t", 0): range(3, 10)})
+
+    suspects.pass_gaps({}, {})
+
+    assert not suspects.none
+
+
+async def test_who_left_its_place_uncounted_is_cut_off_until_it_has_a_place_again() -> None:
+    at = Partition("t", 0)
+    suspects = Suspects({at: range(1)})
+    await suspects.learn(no_counts)
+
+    async with suspects.place(record_at(at, 0)) as place:
+        assert place is not None
+    suspects.cut_off(place)
+    assert [record.value for record in suspects.take_uncounted()] == [None]
+
+    suspects.cut_off(place)
+    async with suspects.place(record_at(at, 0)):
+        pass
+    assert suspects.take_uncounted() == []
+
+
+async def no_counts() -> Counts:
+    return {}

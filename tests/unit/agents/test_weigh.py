@@ -109,6 +109,8 @@ async def no_counts() -> Counts:
 
 
 class OneEngine(Core):
+    busy = False
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

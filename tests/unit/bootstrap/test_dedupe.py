@@ -42,6 +42,16 @@ def test_with_an_address_the_window_is_on() -> None:
     assert "3600 s" in on.status().detail
 
 
+async def test_an_open_circuit_says_for_how_long_nobody_asks() -> None:
+    off = dedupe(Settings(redis_url=SecretStr("redis://127.0.0.1:1/0")))
+    for _ in range(3):
+        with pytest.raises(ConnectionError), off._circuit:
+            raise ConnectionError("refused")
+
+    assert not off.status().on
+    assert off.status().detail == "circuit open for 5 s more: refused"
+
+
 @pytest.mark.parametrize("url", ["http://u:geheim@h", "redis://u:geheim@h:port/0", "geheim"])
 def test_an_address_that_cannot_be_read_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(OperatorError, match="REDIS_URL") as refused:

@@ -30,7 +30,7 @@ class StillEdge:
     """An edge at rest, as its fields say."""
 
     draining: bool = False
-    producer_able: bool = True
+    obstacles: tuple[str, ...] = ()
     assigned: tuple[PartitionStatus, ...] = (PARTITION,)
     stalls: tuple[str, ...] = ()
     rebalances: RebalanceStatus = NO_REBALANCE
@@ -59,7 +59,7 @@ async def test_a_worker_is_ready_with_models_partitions_and_a_producer(
     ("edge", "failed", "reason", "state"),
     [
         (StillEdge(draining=True), False, "draining", ServiceState.DRAINING),
-        (StillEdge(producer_able=False), False, "the producer cannot", ServiceState.STARTING),
+        (StillEdge(obstacles=("answers wait: no",)), False, "answers wait", ServiceState.STARTING),
         (StillEdge(assigned=()), False, "no partitions", ServiceState.STARTING),
         (StillEdge(stalls=("no answer",)), False, "no answer", ServiceState.FAILING),
         (StillEdge(), True, "failing: not back", ServiceState.FAILING),

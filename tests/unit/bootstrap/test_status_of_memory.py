@@ -12,7 +12,7 @@ from schemas.priority import Lane
 
 class StillEdge:
     draining = False
-    producer_able = True
+    obstacles = ()
     stalls = ()
     rebalances = RebalanceStatus()
 

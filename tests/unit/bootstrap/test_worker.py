@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.sections import InferenceSettings, LanesSettings
 from cortex_stream.settings.tree import Settings
+from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
@@ -215,6 +217,34 @@ async def test_a_retry_is_counted_by_its_topic_and_its_cause_is_remembered(
     assert (error.code, error.message) == ("inference_failed", "gone")
     assert worker.lane_rates.rate_per_s("retries") > 0
     assert (budget_left, worker.retry_budget_left()) == (99.0, 0.0)  # none without an engine
+
+
+async def test_a_worker_is_busy_until_the_run_of_a_request_that_was_given_up_has_ended(
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    runner = StubRunner()
+    monkeypatch.setattr(module, "verify_topics", no_cluster)
+    models = [stub_model(name="tiny", runners=(runner,))]
+    worker = Worker(settings, clock=clock, instance="worker-0", load=lambda _: models)
+    await worker.start()
+    assert not worker.busy
+    runner.released.clear()
+
+    # when
+    async with asyncio.timeout(5), TaskScope() as scope:
+        answering = scope.start(worker.engine.process(request(), source()), name="answer")
+        while not worker.busy:
+            await asyncio.sleep(0.001)
+        answering.cancel()
+        await asyncio.wait([answering])
+
+        # then
+        assert worker.busy
+        runner.released.set()
+        while worker.busy:
+            await asyncio.sleep(0.001)
+    await worker.stop()
 
 
 def test_retries_in_the_process_are_counted_by_topic(build: Callable[[], Worker]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.chaos.case import Case
-from tests.chaos.checker import Verdict, check
+from tests.chaos.checker import RULES, Verdict, check
 from tests.chaos.evidence import Evidence, Record
 from tests.chaos.history import Deed, Place, Probe, Sent, Snapshot, WorkerProbe
 from tests.chaos.identity import expected_outcome_id
@@ -37,12 +37,14 @@ class Story:
         records.append(record)
         return record
 
-    def ask(self, name: str, *, kind: str = "embed", text: str = "", **more: Any) -> Record:
+    def ask(
+        self, name: str, *, kind: str = "embed", text: str = "", at_ms: int = 0, **more: Any
+    ) -> Record:
         """A request that the broker confirmed."""
         value = json.dumps(
             {"id": name, "type": "cortex.nlp.embed.v1", "data": {"texts": [text or name]}}
         ).encode()
-        record = self.add(LANE, value, key=name.encode())
+        record = self.add(LANE, value, key=name.encode(), at_ms=at_ms)
         self._confirm(record, kind, name, **more)
         return record
 
@@ -66,6 +68,7 @@ class Story:
         vector: str = "",
         code: str = "",
         at_ms: int = 1,
+        digest: str | None = None,
     ) -> None:
         """An outcome under the right id; by default the vector is made of the text."""
         event = json.loads(asked.value or b"")
@@ -78,7 +81,7 @@ class Story:
             "request_id": event["id"],
             "output": {"vectors": [vector or f"v({text})" for text in texts]} if good else None,
             "error": None if good else {"code": code or "invalid_field"},
-            "model": {"digest": "sha256:0"} if good else None,
+            "model": {"digest": digest or "sha256:0"} if good or digest else None,
         }
         outcome = {"id": outcome_id, "type": f"cortex.outcome.{ending}.v1", "data": data}
         self.add(RESULTS, json.dumps(outcome).encode(), at_ms=at_ms)
@@ -111,16 +114,24 @@ class Story:
             Probe(MOMENT_MS + at_ms, places, {(LANE, 0): end}, (WorkerProbe(**seen),))
         )
 
-    def deed(self, what: Any, *, at_ms: int = 0, code: int = 0, expected: bool = True) -> None:
+    def deed(
+        self,
+        what: Any,
+        *,
+        at_ms: int = 0,
+        detail: str = "test",
+        code: int = 0,
+        expected: bool = True,
+    ) -> None:
         """Something the nemesis did or saw."""
-        self.deeds.append(Deed(MOMENT_MS + at_ms, what, "test", code, expected))
+        self.deeds.append(Deed(MOMENT_MS + at_ms, what, detail, code, expected))
 
-    def verdict(self) -> Verdict:
-        """What the checker says."""
+    def verdict(self, *invariants: str) -> Verdict:
+        """What the checker says, of all invariants unless some are named."""
         evidence = Evidence(
             PREFIX, self.sent, self.records, self.snapshots, self.probes, self.deeds
         )
-        return check(Case(evidence))
+        return check(Case(evidence), invariants or tuple(RULES))
 
     def _confirm(self, record: Record, kind: str, request_id: str | None, **more: Any) -> None:
         self.sent.append(
@@ -157,4 +168,24 @@ def well() -> Story:
     story.die(committed=4)
     story.look(at_ms=0, committed=0, end=4)
     story.look(at_ms=200, committed=4, end=4)
+    return story
+
+
+def outage(*, answered_after_s: float = 1.0, rss_bytes: int = 100 << 20) -> Story:
+    """A fault from second 10 to second 20: what was asked meanwhile is answered so long after it.
+
+    Args:
+        answered_after_s: the heal.
+        rss_bytes: of the worker from then on; before it is 100 MiB.
+    """
+    story = Story()
+    story.deed("heal", at_ms=0)
+    for at_s in range(10):
+        story.look(at_ms=at_s * 1000, committed=10, rss_bytes=100 << 20)
+    story.deed("inject", at_ms=10_000)
+    asked = story.ask("during", at_ms=15_000)
+    story.deed("heal", at_ms=20_000)
+    story.answer(asked, at_ms=20_000 + round(answered_after_s * 1000))
+    for at_s in range(21, 32):
+        story.look(at_ms=at_s * 1000, committed=10, rss_bytes=rss_bytes)
     return story

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.checker import RULES
 from tests.unit.chaos.rounds import LANE, RESULTS, Story, found, well
 
-JUDGES = ("checker", "figures", "case", "identity", "evidence", "history")
+JUDGES = ("checker", "figures", "recovery", "case", "identity", "evidence", "history")
 
 
 def test_a_round_in_which_all_went_well_has_no_violation() -> None:
@@ -86,6 +86,17 @@ def test_a_later_expiry_is_ignored_and_a_later_rejection_is_not() -> None:
 
     assert "I2" not in found(late)
     assert "I2" in found(refused)
+
+
+def test_another_model_conflicts_in_a_result_and_not_in_an_expiry() -> None:
+    answered, late = well(), well()
+    for story, ending in ((answered, "result"), (late, "expired")):
+        asked = story.ask("e", kind="patient", deadline_ms=1)
+        story.answer(asked, ending=ending)
+        story.answer(asked, ending=ending, digest="sha256:1")
+
+    assert "I2" in found(answered)
+    assert "I2" not in found(late)
 
 
 @pytest.mark.parametrize(("code", "noticed"), [("conflict", False), ("invalid_field", True)])

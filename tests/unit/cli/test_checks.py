@@ -32,13 +32,23 @@ def test_an_address_that_cannot_be_read_does_not_break_the_check() -> None:
 
 
 async def test_a_nonsensical_address_fails_the_check_and_is_not_quoted() -> None:
-    for check in (
-        await checks._redis(SecretStr("nonsense://user:geheim@host/1")),
-        await checks._postgres(SecretStr("nonsense://user:geheim@host/1")),
-    ):
+    redis = await checks._redis(SecretStr("nonsense://user:geheim@host/1"))
+    postgres = await checks._postgres(SecretStr("nonsense://user:geheim@host/1"))
+
+    for check in (redis, postgres):
         assert not check.ok
-        assert check.repair is not None
         assert "geheim" not in check.detail
+    assert redis.failed
+    assert redis.repair is not None
+
+
+async def test_what_the_settings_do_not_use_is_a_note_and_no_failure() -> None:
+    redis = await checks._redis(None)
+    postgres = await checks._postgres(SecretStr("postgresql://nobody@127.0.0.1:1/none"))
+
+    assert [(check.ok, check.failed) for check in (redis, postgres)] == [(False, False)] * 2
+    assert "REDIS_URL is not set" in redis.detail
+    assert "workers do not use it yet" in postgres.detail
 
 
 def test_our_packages_are_found_in_this_repository() -> None:

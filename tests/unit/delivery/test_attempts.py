@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_stream.delivery.attempts import (
+    COMPANY_RECORDS,
     LEAST_AHEAD_RECORDS,
     MOST_AHEAD_RECORDS,
     Mark,
@@ -62,19 +63,33 @@ def test_who_leaves_in_order_leaves_no_suspects_of_its_own() -> None:
     assert not mark_left(20, suspects=range(10, 20)).suspects
 
 
-def test_a_suspect_runs_in_company_then_alone_twice_then_never_again() -> None:
-    trials = []
+def trials(*, suspects: int) -> list[Trial]:
+    """Return how one of so many suspects is run, worker after worker."""
+    found = []
     deliveries = 0
     for _ in range(6):
-        trial = decide_trial(deliveries)
-        trials.append(trial)
-        deliveries = trial.value
+        found.append(decide_trial(deliveries, suspects=suspects))
+        deliveries = found[-1].value
+    return found
 
-    assert trials == [
+
+def test_one_of_many_suspects_runs_in_company_then_alone_twice_then_never_again() -> None:
+    assert trials(suspects=COMPANY_RECORDS + 1) == [
         Trial.IN_COMPANY,
         Trial.ALONE,
         Trial.ALONE_AGAIN,
         Trial.GIVEN_UP,
+        Trial.UNREAD,
+        Trial.UNREAD,
+    ]
+
+
+def test_one_of_few_suspects_runs_alone_twice_then_never_again() -> None:
+    assert trials(suspects=COMPANY_RECORDS) == [
+        Trial.ALONE,
+        Trial.ALONE_AGAIN,
+        Trial.GIVEN_UP,
+        Trial.UNREAD,
         Trial.UNREAD,
         Trial.UNREAD,
     ]

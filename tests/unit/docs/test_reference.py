@@ -111,7 +111,12 @@ def example_commands() -> typer.Typer:
         """Do things."""
 
     @app.command()
-    def greet(name: str, *, loud: bool = typer.Option(default=False, help="Shout | it.")) -> None:
+    def greet(
+        name: str = typer.Argument(help="Whom."),
+        *,
+        loud: bool = typer.Option(default=False, help="Shout | it."),
+        times: int = typer.Option(default=2, min=1, help="How often."),
+    ) -> None:
         """Greet somebody.
 
         Twice if need be.
@@ -127,7 +132,9 @@ def test_a_command_is_shown_with_usage_text_and_options() -> None:
 
     assert "## tool greet\n\n```\ntool greet [OPTIONS]" in page
     assert "Greet somebody.\n\nTwice if need be." in page
-    assert "| `--loud`, `--no-loud` | Shout \\| it. |" in page
+    assert "| `name <str>` | Whom. | `required` |" in page
+    assert "| `--loud / --no-loud` | Shout \\| it. | `no-loud` |" in page
+    assert "| `--times <int range>` | How often. | `2; x>=1` |" in page
     assert "| `greet` | Greet somebody. |" in page
 
 

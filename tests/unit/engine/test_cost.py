@@ -18,6 +18,7 @@ from tests.unit.engine.desk import open_engine, request, source
 MANY = 200
 
 
+@pytest.mark.alone
 async def test_more_than_ten_thousand_late_requests_a_second_end_on_one_core() -> None:
     cost = await measure_engine([request([f"request number {n}"], id=str(n)) for n in range(500)])
 

@@ -588,6 +588,20 @@ async def test_what_the_broker_finds_too_large_is_replaced_under_the_same_outcom
     assert [record.topic for record in instead.records] == ["cortex.results", "cortex.dead-letters"]
 
 
+async def test_what_replaces_a_too_large_outcome_counts_the_attempts_that_there_were(
+    clock: ManualClock,
+) -> None:
+    runner = failing(InferenceFailed("once"))
+    async with open_engine(stub_model(runners=(runner,)), clock=clock) as engine:
+        outcome = await engine.process(request(), source())
+
+    instead = engine.too_large(outcome, request(), source(), OutcomeTooLarge("9 MB"))
+
+    assert message_of(outcome).data.attempt == 2
+    assert message_of(instead).data.attempt == 2
+    assert dict(letter_of(instead).headers)["cortex_dlt-attempts"] == b"2"
+
+
 # ---- deadlines -----------------------------------------------------------------------------------
 
 

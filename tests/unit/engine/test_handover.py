@@ -39,7 +39,7 @@ from tests.unit.engine.desk import (
     request,
     source,
 )
-from topics.names import DEAD_LETTERS, stage_topic
+from topics.names import DEAD_LETTERS, VALIDATION, stage_topic
 
 NOW_MS = 1_700_000_000_000
 LABELS: dict[str, object] = {"labels": ["spam", "ham"]}
@@ -313,6 +313,18 @@ async def test_a_record_that_nobody_handed_over_is_a_dead_letter(
 
     assert code_of(outcome) == "invalid_handover"
     assert [record.topic for record in outcome.records] == ["cortex.results", DEAD_LETTERS]
+
+
+async def test_what_no_replay_put_on_the_replay_topic_is_answered_where_replays_are(
+    clock: ManualClock,
+) -> None:
+    stranger = replace(source(lane=Lane.REPLAY), stage=VALIDATION)
+
+    async with open_engine(clock=clock) as engine:
+        outcome = await engine.process(request(), stranger)
+
+    assert code_of(outcome) == "invalid_handover"
+    assert [record.topic for record in outcome.records] == ["cortex.replays"]
 
 
 async def test_vectors_that_are_no_numbers_are_a_dead_letter(clock: ManualClock) -> None:

@@ -1,6 +1,4 @@
 import asyncio
-import gc
-from collections.abc import Iterator
 from time import thread_time
 
 import pytest
@@ -18,15 +16,6 @@ LIMIT_S = 0.05
 LONG_TEXT = "What is long takes its time, and nobody else's. " * 86  # 4 KB
 
 
-@pytest.fixture
-def frozen_heap() -> Iterator[None]:
-    """What a worker does at its start, so that full collections walk over requests only."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 async def test_the_meter_sees_a_turn_that_is_too_long() -> None:
     with measured_turns() as turns_s:
         await asyncio.sleep(0)
@@ -39,7 +28,6 @@ async def test_the_meter_sees_a_turn_that_is_too_long() -> None:
     assert max(turns_s) > LIMIT_S
 
 
-@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("encoding", ["base64", "float"])
 async def test_no_turn_is_long_with_a_mebibyte_of_texts_behind_two_thousand_small_requests(
     encoding: str,
@@ -76,7 +64,6 @@ LARGE = {
 }
 
 
-@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("value", LARGE.values(), ids=LARGE)
 async def test_no_turn_is_long_with_a_hostile_mebibyte(value: bytes) -> None:
     # given

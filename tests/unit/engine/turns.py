@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import thread_time
 
+from agents.faust_app import spare_collections
+
 
 @contextmanager
 def measured_turns() -> Iterator[list[float]]:
     """Collect the CPU seconds that this thread spends in each turn of the running loop.
 
-    CPU and not wall time, so that a busy machine does not look like a busy loop. What other tests
-    left in memory is frozen meanwhile, as a worker does with its modules: a full collection of it
-    would count as somebody's turn.
+    CPU and not wall time, so that a busy machine does not look like a busy loop. Full collections
+    are as rare as in a worker: one would count as somebody's turn.
     """
-    gc.collect()
-    gc.freeze()
+    thresholds = gc.get_threshold()
+    spare_collections()
     loop = asyncio.get_running_loop()
     run_once = loop._run_once  # type: ignore[attr-defined] # one turn; no public name for it
     turns_s: list[float] = []
@@ -31,4 +32,5 @@ def measured_turns() -> Iterator[list[float]]:
         yield turns_s
     finally:
         loop._run_once = run_once  # type: ignore[attr-defined]
+        gc.set_threshold(*thresholds)
         gc.unfreeze()

@@ -9,6 +9,7 @@ from cortex_stream.kafka.plan import (
     AddPartitions,
     AlterConfig,
     Change,
+    Chosen,
     CreateTopic,
     PresentTopic,
     WantedTopic,
@@ -75,6 +76,18 @@ def test_carrying_out_a_plan_leaves_nothing_but_its_conflicts(
 
     assert again.changes == ()
     assert again.conflicts == plan.conflicts
+    assert again.chosen == plan.chosen
+
+
+@given(clusters())
+def test_carrying_out_a_plan_that_resets_leaves_no_setting_to_differ(
+    present: dict[str, PresentTopic],
+) -> None:
+    plan = decide_plan(WANTED, present, reset=True)
+
+    again = decide_plan(WANTED, carried_out(present, plan.changes))
+
+    assert (plan.chosen, again.changes, again.chosen) == ((), (), ())
 
 
 @given(clusters())
@@ -110,6 +123,49 @@ def test_a_changed_setting_is_shown_with_both_values() -> None:
 
     assert plan.changes == (AlterConfig("lane", {"max.message.bytes": ("1", "8")}),)
     assert str(plan.changes[0]) == "set max.message.bytes 1 → 8"
+
+
+KEPT_LONGER = PresentTopic(
+    "lane", 4, 1, {**LANE.config, "retention.ms": "14"}, {"retention.ms": "14"}
+)
+
+
+def test_a_retention_that_was_set_on_the_topic_is_shown_and_stays() -> None:
+    plan = decide_plan([LANE], by_name([KEPT_LONGER]))
+
+    assert plan.changes == ()
+    assert plan.chosen == (Chosen("lane", {"retention.ms": ("14", "7")}),)
+    assert str(plan.chosen[0]) == "retention.ms is 14, the catalogue says 7"
+
+
+def test_a_retention_that_was_set_on_the_topic_is_taken_back_when_asked() -> None:
+    plan = decide_plan([LANE], by_name([KEPT_LONGER]), reset=True)
+
+    assert plan.changes == (AlterConfig("lane", {"retention.ms": ("14", "7")}),)
+    assert plan.chosen == ()
+
+
+def test_a_retention_that_nobody_set_on_the_topic_becomes_the_catalogues() -> None:
+    plan = decide_plan([LANE], by_name([replace(KEPT_LONGER, overrides={})]))
+
+    assert plan.changes == (AlterConfig("lane", {"retention.ms": ("14", "7")}),)
+
+
+def test_a_promise_is_kept_whoever_set_what_breaks_it() -> None:
+    small = {**LANE.config, "max.message.bytes": "1"}
+
+    plan = decide_plan([LANE], by_name([PresentTopic("lane", 4, 1, small, small)]))
+
+    assert plan.changes == (AlterConfig("lane", {"max.message.bytes": ("1", "8")}),)
+
+
+def test_a_setting_that_an_old_broker_does_not_know_is_left_out() -> None:
+    bounded = replace(LANE, config={**LANE.config, "message.timestamp.before.max.ms": "7"})
+
+    plan = decide_plan([bounded], by_name([as_wanted(LANE)]))
+
+    assert plan.changes == ()
+    assert plan.unknown == {"message.timestamp.before.max.ms"}
 
 
 def test_the_order_within_a_list_is_no_difference() -> None:

@@ -48,6 +48,19 @@ def test_failures_in_a_row_open_it(circuit: Circuit, clock: ManualClock) -> None
     assert metrics.CIRCUIT_OPEN.labels("store")._value.get() == 1
 
 
+def test_it_says_how_long_nobody_asks(circuit: Circuit, clock: ManualClock) -> None:
+    assert circuit.rests_s == 0
+
+    break_it(circuit)
+    clock.advance_s(2)
+    resting_s = circuit.rests_s
+    clock.advance_s(3)
+
+    assert resting_s == 3
+    assert circuit.rests_s == 0
+    assert circuit.outage is not None
+
+
 def test_a_success_between_failures_keeps_it_closed(circuit: Circuit) -> None:
     for _ in range(10):
         fail(circuit, TimeoutError())

@@ -7,8 +7,9 @@ import orjson
 
 from cortex_stream.replay.answer import Answer
 from cortex_stream.replay.collection import Collection
+from cortex_stream.replay.gate import parse_gate
 from cortex_stream.replay.journal import Standing
-from cortex_stream.replay.report import make_report
+from cortex_stream.replay.report import Report, make_report
 from schemas.outcomes import OutcomeKind
 from tests.unit.replay.test_plan import NOW_MS, a_plan
 
@@ -136,3 +137,58 @@ def test_a_report_about_nothing_can_be_shown() -> None:
     assert report.embeddings is None
     assert report.labels is None
     assert "without any outcome" in report.to_html()
+
+
+def gate_of(report: Report, *texts: str) -> dict[str, bool]:
+    return {check.name: check.passed for check in report.judged(parse_gate(texts)).gate}
+
+
+def test_a_gate_judges_vectors_where_there_are_vectors_and_labels_where_there_are_labels() -> None:
+    now, labels_now = replace(EMBEDDED, model="m@2"), replace(LABELLED, model="m@2")
+
+    vectors = make_report(STANDING, collected(*[(EMBEDDED, now)] * 3))
+    labels = make_report(STANDING, collected(*[(LABELLED, labels_now)] * 3))
+
+    assert gate_of(vectors, "compared=3") == dict.fromkeys(
+        ("compared", "failed", "mean-cosine", "least-cosine", "neighbours", "latency"), True
+    )
+    assert vectors.judged(parse_gate(["compared=3"])).passed
+    assert gate_of(labels) == {"compared": False, "failed": True, "flips": True, "latency": True}
+    assert not labels.judged(parse_gate(())).passed
+
+
+def test_what_the_new_version_had_answered_itself_proves_nothing() -> None:
+    own = replace(EMBEDDED, model="m@2")
+
+    report = make_report(STANDING, collected((EMBEDDED, own), (own, own), (own, own)))
+
+    assert not gate_of(report, "compared=2")["compared"]
+
+
+def test_a_version_of_another_width_never_passes() -> None:
+    now = replace(EMBEDDED, model="m@2", vectors=np.ones((1, 8), np.float32))
+
+    gate = gate_of(
+        make_report(STANDING, collected(*[(EMBEDDED, now)] * 3)),
+        "compared=0", "mean-cosine=-1", "least-cosine=-1",
+    )  # fmt: skip
+
+    assert (gate["mean-cosine"], gate["least-cosine"]) == (False, False)
+
+
+def test_a_request_that_fails_now_or_has_no_outcome_closes_the_gate() -> None:
+    now = replace(EMBEDDED, model="m@2")
+
+    failed = make_report(STANDING, collected((EMBEDDED, now), (EMBEDDED, FAILED)))
+    missing = make_report(STANDING, collected((EMBEDDED, now), (EMBEDDED, None)))
+
+    assert not gate_of(failed)["failed"]
+    assert not gate_of(missing)["failed"]
+    assert "failed" in failed.judged(parse_gate(())).to_html()
+
+
+def test_a_report_that_nobody_judged_has_no_gate_and_did_not_pass() -> None:
+    report = make_report(STANDING, collected((EMBEDDED, EMBEDDED)))
+
+    assert not report.passed
+    assert "The gate" not in report.to_html()

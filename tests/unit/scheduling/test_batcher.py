@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from cortex_stream.scheduling.batcher import (
     LEAST_FILL,
     MAX_LATE_ROWS,
+    REPLAY_PART,
     BatchRule,
     form_batch,
     padded_tokens,
@@ -46,14 +47,26 @@ def test_a_batch_leaves_nobody_behind_who_would_have_fitted(rows: list[Row[str]]
 
     while batch := form_batch(queue, RULE, now_s=NOW_S).rows:
         head = batch[0]
+        most_tokens = RULE.max_tokens // (REPLAY_PART if head.lane is Lane.REPLAY else 1)
         full = len(batch) == RULE.max_rows
-        full |= (len(batch) + 1) * head.length_tokens > RULE.max_tokens
+        full |= (len(batch) + 1) * head.length_tokens > most_tokens
         fitting = queue.pop_company(head, min_length_tokens=round(head.length_tokens * 0.8 + 0.5))
 
         if not full:
             assert fitting is None
         elif fitting is not None:
             queue.push(fitting)
+
+
+def test_a_batch_of_replays_is_a_quarter_of_a_full_one() -> None:
+    rule = BatchRule(max_rows=64, max_tokens=400)
+
+    sizes = [
+        len(form_batch(queue_of(*[row(lane, 10) for _ in range(64)]), rule, now_s=NOW_S).rows)
+        for lane in (Lane.LOW, Lane.REPLAY)
+    ]
+
+    assert sizes == [40, 10]
 
 
 def test_company_is_the_longest_that_fits() -> None:

@@ -4,7 +4,7 @@ from time import process_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cortex_stream.scheduling.batcher import form_batch
+from cortex_stream.scheduling.batcher import REPLAY_PART, BatchRule, form_batch
 from cortex_stream.scheduling.fair_queue import WEIGHTS, FairQueue, Row
 from schemas.priority import Lane
 from tests.unit.scheduling.rows import NOW_S, RULE, queue_of, row
@@ -442,6 +442,7 @@ def test_tenants_take_turns_in_replays_too() -> None:
     for _ in range(3):
         queue.push(row(Lane.REPLAY, 100, tenant="//quiet"))
 
-    first = [run.tenant for _ in range(3) for run in form_batch(queue, RULE, now_s=NOW_S).rows]
+    rule = BatchRule(max_rows=8, max_tokens=RULE.max_tokens * REPLAY_PART)
+    first = [run.tenant for _ in range(3) for run in form_batch(queue, rule, now_s=NOW_S).rows]
 
     assert first.count("//quiet") == 3

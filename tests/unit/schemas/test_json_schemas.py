@@ -96,6 +96,14 @@ AUDIT: dict[str, Any] = {
     "subject": "cortex.dead-letters/0/42",
     "details": {"replay_id": "redrive-0123-1", "turn": 1, "edited": False, "request_id": None},
 }
+CUT_OVER: dict[str, Any] = {
+    "schema_version": "cortex.cut_over.v1",
+    "name": "minilm",
+    "version": "2",
+    "at": "2026-01-31T12:00:00.000Z",
+    "principal": "ann@desk",
+    "replay_id": "try-2",
+}
 
 VALID = [
     ("embed-request.v1", EMBED),
@@ -126,6 +134,8 @@ VALID = [
     ("invalidation.v1", INVALIDATION),
     ("lake-vector.v1", LAKE_VECTOR),
     ("audit.v1", AUDIT),
+    ("cut-over.v1", CUT_OVER),
+    ("cut-over.v1", {**CUT_OVER, "replay_id": None}),
 ]
 INVALID = [
     ("embed-request.v1", without(EMBED, "id")),
@@ -166,6 +176,8 @@ INVALID = [
     ("lake-vector.v1", without(LAKE_VECTOR, "model")),
     ("audit.v1", without(AUDIT, "principal")),
     ("audit.v1", {**AUDIT, "details": {"turn": 1.5}}),
+    ("cut-over.v1", without(CUT_OVER, "version")),
+    ("cut-over.v1", {**CUT_OVER, "name": ""}),
 ]
 
 

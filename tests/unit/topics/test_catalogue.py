@@ -6,7 +6,7 @@ from cortex_stream.kafka.plan import wanted_topics
 from cortex_stream.settings.kafka import KafkaSettings
 from cortex_stream.settings.tree import Settings
 from schemas.export import EXPORTED
-from schemas.priority import Lane
+from schemas.priority import Lane, Priority
 from topics import names
 from topics.catalogue import (
     CATALOGUE,
@@ -67,8 +67,8 @@ def test_only_the_topics_that_mean_the_latest_of_a_key_are_compacted() -> None:
         spec.name: spec.cleanup_policy for spec in CATALOGUE if "compact" in spec.cleanup_policy
     }
 
-    assert set(compacted) == {names.LAKE_VECTORS, names.ATTEMPTS}
-    assert set(compacted.values()) == {"compact,delete"}
+    forgetting = {names.LAKE_VECTORS: "compact,delete", names.ATTEMPTS: "compact,delete"}
+    assert compacted == {**forgetting, names.MODELS: "compact"}
 
 
 def test_the_prefix_puts_the_whole_system_under_it() -> None:
@@ -116,8 +116,24 @@ def test_hand_over_topics_are_needed_only_where_stages_are_split_one_for_each_st
     assert fused < split
 
 
+def test_clients_topics_refuse_what_retention_would_delete_and_topics_of_ours_refuse_nothing() -> (
+    None
+):
+    bounds = {
+        spec.name: (
+            spec.config("prod").get("message.timestamp.before.max.ms"),
+            spec.config("prod").get("message.timestamp.after.max.ms"),
+        )
+        for spec in CATALOGUE
+    }
+
+    clients = {names.request_topic(Lane(priority)) for priority in Priority} | {names.EVENTS}
+    assert {name for name, found in bounds.items() if found != (None, None)} == clients
+    assert {bounds[name] for name in clients} == {(str(7 * DAY_MS), str(DAY_MS // 24))}
+
+
 def test_a_hand_over_topic_keeps_what_a_lane_keeps() -> None:
-    lane, stage = BY_NAME["cortex.requests.high"], BY_NAME["cortex.stages.embedding.high"]
+    lane, stage = BY_NAME["cortex.requests.replay"], BY_NAME["cortex.stages.embedding.high"]
 
     for profile in ("dev", "prod"):
         assert stage.config(profile) == lane.config(profile)

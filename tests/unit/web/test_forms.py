@@ -33,8 +33,10 @@ class Page:
         self.done.append(dict(form))
         return web.Response(text="done")
 
-    async def show_again(self, _: web.Request, form: Form, problem: str) -> web.Response:
-        return web.Response(text=f"{problem} {form['payload']}", status=401)
+    async def show_again(
+        self, _: web.Request, form: Form, problem: str, status: int
+    ) -> web.Response:
+        return web.Response(text=f"{problem} {form.get('payload')}", status=status)
 
 
 @asynccontextmanager
@@ -141,6 +143,7 @@ async def test_what_is_no_form_or_too_large_is_refused() -> None:
         )
 
         assert (as_json.status, large.status) == (415, 413)
+        assert "as a form the payload may have 1 MiB" in await large.text()
         assert page.done == []
 
 

@@ -1,0 +1,109 @@
+"""A commit belongs to one membership of the group: it never takes effect beyond it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from cortex_stream.kafka.commits import read_commits, read_membership, try_commit
+from cortex_stream.kafka.connection import connection_arguments
+from cortex_stream.settings.tree import Settings
+from cortex_stream.task_scope import TaskScope
+from schemas.priority import Lane
+from topics.names import request_topic
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 30.0
+
+
+@asynccontextmanager
+async def member(settings: Settings) -> AsyncIterator[Any]:
+    """Return a consumer that has joined the group."""
+    consumer: Any = AIOKafkaConsumer(
+        settings.topic(request_topic(Lane.HIGH)),
+        **connection_arguments(settings),
+        group_id=settings.group,
+        enable_auto_commit=False,
+        heartbeat_interval_ms=200,
+        auto_offset_reset="earliest",
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        await consumer.start()
+        while not consumer.assignment():
+            await asyncio.sleep(0.05)
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def rebalanced(consumer: Any, other: Any) -> None:
+    """Wait until the two have shared out the partitions."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(consumer.assignment()) != 2 or len(other.assignment()) != 2:
+            await asyncio.sleep(0.05)
+
+
+async def committed(consumer: Any) -> dict[int, tuple[int, str]]:
+    """Return what the group has committed, by partition."""
+    (topic,) = consumer.subscription()
+    commits = await read_commits(consumer, [(topic, partition) for partition in range(4)])
+    return {partition: commit for (_, partition), commit in commits.items() if commit[0] >= 0}
+
+
+def commits_of(consumer: Any) -> dict[tuple[str, int], tuple[int, str]]:
+    return {(at.topic, at.partition): (0, "until=9") for at in consumer.assignment()}
+
+
+async def test_a_commit_of_the_present_membership_is_there_with_its_text(applied: Settings) -> None:
+    async with member(applied) as consumer:
+        membership = await read_membership(consumer)
+
+        assert await try_commit(consumer, membership, commits_of(consumer))
+
+        assert await committed(consumer) == dict.fromkeys(range(4), (0, "until=9"))
+
+
+async def test_a_commit_that_comes_after_its_membership_is_refused(applied: Settings) -> None:
+    async with member(applied) as consumer:
+        membership, commits = await read_membership(consumer), commits_of(consumer)
+        async with member(applied) as other:
+            await rebalanced(consumer, other)
+
+            assert not await try_commit(consumer, membership, commits)
+
+            assert await committed(other) == {}
+
+
+async def test_a_commit_that_waits_for_its_coordinator_ends_with_its_membership(
+    applied: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    async with member(applied) as consumer:
+        membership, commits = await read_membership(consumer), commits_of(consumer)
+        coordinator = consumer._coordinator
+        waits = asyncio.Event()
+
+        async def wait_for_it() -> None:
+            waits.set()
+            await asyncio.Event().wait()
+
+        async with TaskScope() as scope:
+            with monkeypatch.context() as patch:  # for this commit alone
+                patch.setattr(coordinator, "ensure_coordinator_known", wait_for_it)
+                commit = try_commit(consumer, membership, commits)
+                committing = scope.start(commit, name="commit")
+                await waits.wait()
+
+            # when
+            async with member(applied) as other:
+                await rebalanced(consumer, other)
+
+                # then
+                async with asyncio.timeout(PATIENCE_S):
+                    assert not await committing
+                assert await committed(other) == {}

@@ -1,0 +1,100 @@
+"""What one assignment commits, and what an earlier one may no longer say."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agents.commits import Commits
+from agents.suspects import Suspects
+from agents.track import Partition, Tracks
+from cortex_stream.kafka.commits import (
+    Membership,
+    read_commits,
+    read_ends,
+    read_membership,
+    try_commit,
+)
+from cortex_stream.scheduling.admission import Admission, Bound
+from cortex_stream.task_scope import TaskScope
+
+AT = Partition("t", 0)
+PLENTY = 10**9
+
+
+class Group:
+    """A group of one, and its commits; a commit waits until it `may_end`."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.commits: dict[Partition, tuple[int, str]] = {AT: (5, "")}
+        self.asked: list[Membership] = []
+        self.began = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def beside(self, work: Callable[..., Awaitable[Any]], *asked: Any) -> Any:
+        if work is read_membership:
+            return Membership(self.generation, "me", None)
+        if work is read_commits:
+            return dict(self.commits)
+        if work is read_ends:
+            return {}
+        assert work is try_commit
+        member, commits = asked
+        self.asked.append(member)
+        self.began.set()
+        await self.may_end.wait()
+        if member.generation != self.generation:
+            return False
+        self.commits.update(commits)
+        return True
+
+
+def delivered(*offsets: int) -> Tracks:
+    tracks = Tracks(Admission({"t": Bound(PLENTY, PLENTY)}, total_bytes=PLENTY))
+    tracks.deliver(AT, [(offset, 1) for offset in offsets])
+    return tracks
+
+
+async def begun(group: Group, tracks: Tracks) -> Commits:
+    commits = Commits(tracks, group.beside)
+    await commits.take_over([AT])
+    commits.begin(Suspects({}))
+    return commits
+
+
+async def test_what_is_committed_is_committed_as_the_member_of_the_assignment() -> None:
+    group = Group()
+    group.generation = 7
+    commits = await begun(group, delivered(5, 6))
+
+    assert await commits.may_begin({AT: range(5, 7)})
+
+    assert group.asked == [Membership(7, "me", None)]
+
+
+async def test_an_assignment_begins_once_the_last_commit_of_the_one_before_has_ended() -> None:
+    # given
+    group = Group()
+    tracks = delivered(5, 6)
+    commits = await begun(group, tracks)
+    tracks.finish(tracks.deliver(AT, [(7, 1)]), 5)
+    group.may_end.clear()
+    async with TaskScope() as scope:
+        committing = scope.start(commits.go_on(), name="commit")
+        await group.began.wait()
+
+        # when
+        tracks.abandon()
+        group.generation = 1
+        taking_over = scope.start(commits.take_over([AT]), name="take over")
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        # then
+        assert not taking_over.done()
+        group.commits[AT] = (9, "until=40")  # by somebody else
+        group.may_end.set()
+        assert await taking_over == {AT: range(9, 40)}
+        assert not await committing
+        assert commits.offset(AT) == 9
