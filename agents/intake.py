@@ -27,6 +27,7 @@ from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 
 _LOOK_AGAIN_S: Final = 0.01
+_COUNT_TIMEOUT_S: Final = 5.0
 _UNCOUNT_TIMEOUT_S: Final = 0.5  # while draining: the last commit and the end need the rest
 
 log = structlog.stdlib.get_logger(__name__)
@@ -197,7 +198,7 @@ class Intake:
                 if place is None:
                     await self.outbox.deliver(await self._ask(record, source), track)
                     break
-                uncounted = await self.outbox.try_durable((place.count,))
+                uncounted = await self._count(place)
                 if uncounted is None:
                     await self._answer_counted(place, record, source, track)
                     break
@@ -206,6 +207,16 @@ class Intake:
             if not await self.outbox.make_durable((place.uncount,), track, failed=uncounted):
                 return
         self.suspects.ended(track)
+
+    async def _count(self, place: Place) -> BrokerUnavailable | None:
+        """Count a suspect; return why it could not be, soon: others may wait for its place."""
+        try:
+            async with asyncio.timeout(_COUNT_TIMEOUT_S):
+                return await self.outbox.try_durable((place.count,))
+        except TimeoutError:
+            return BrokerUnavailable(
+                f"producing to {place.count.topic}: not confirmed within {_COUNT_TIMEOUT_S:g} s"
+            )
 
     async def _answer_counted(
         self, place: Place, record: PolledRecord, source: RecordSource, track: Track

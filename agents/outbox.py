@@ -1,8 +1,9 @@
 """Answers on their way into the log. A record is finished once all of its outcome is durable.
 
-Answers of one turn of the event loop are produced in one call: a timer, a task and a place among
-those that wait for the broker for all of them, which is a tenth of what a request costs. Where that
-fails, each goes its own way, so that no answer waits for the topic of another.
+Answers of one turn of the event loop are posted together: one timer, one task and one place among
+those that wait for the broker for all of them, which saves a tenth of what a request costs. Each is
+finished when its own records are durable, and one that fails goes on alone: no answer waits for
+the topic or the partition of another.
 
 Invariant: a record finishes only after every record of its outcome is durable.
 Owner: the worker's event loop.
@@ -10,26 +11,28 @@ Owner: the worker's event loop.
 
 import asyncio
 import itertools
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
 from agents.answering import Answer, Core
 from agents.track import Track, Tracks
 from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLarge
+from cortex_stream.kafka.producer import DELIVERY_TIMEOUT_S
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.task_scope import TaskScope
 from topics.names import ATTEMPTS
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
 # confirms at once: 64 x 32 x 0.01 ms = 20 ms. At 10 ms a round trip that is 200,000 outcomes a
-# second; while all places are taken, answers gather, and go in fuller calls.
-_UNCONFIRMED_CALLS: Final = 64
-_CALL_OUTCOMES: Final = 32
+# second; while all places are taken, answers gather, and are posted in fuller sets.
+_UNCONFIRMED_SETS: Final = 64
+_SET_ANSWERS: Final = 32
+_PATIENCE_S: Final = 1.0  # then a set gives its place away and waits without
 _MIN_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 
@@ -48,6 +51,22 @@ class Producer(Protocol):
         """
         ...
 
+    async def post(self, *records: OutgoingRecord) -> "asyncio.Future[Any]":
+        """Enqueue in order; what is returned ends once all are durable, or raises anything.
+
+        Raises:
+            OutcomeTooLarge, BrokerUnavailable: not all were enqueued.
+        """
+        ...
+
+
+class _Posted(NamedTuple):
+    """An answer of the present turn, and its number among what is under way."""
+
+    number: int
+    answer: Answer
+    track: Track
+
 
 class Outbox:
     """Makes answers durable and finishes their records."""
@@ -58,8 +77,8 @@ class Outbox:
         self._producer = producer
         self._tracks = tracks
         self._scope = scope
-        self._next: list[tuple[Answer, Track]] = []  # those of this turn
-        self._confirming = asyncio.Semaphore(_UNCONFIRMED_CALLS)
+        self._next: list[_Posted] = []  # those of this turn
+        self._confirming = asyncio.Semaphore(_UNCONFIRMED_SETS)
         self._unreachable: Counter[str] = Counter()  # how many wait, by why they do
         self._numbers = itertools.count()
         self._under_way: dict[int, None] = {}  # what is not durable yet, the oldest first
@@ -71,12 +90,17 @@ class Outbox:
 
     @property
     def oldest(self) -> int | None:
-        """The number of the answer, or answers, under way for longest; None without any."""
+        """The number of what is under way for longest; None without any."""
         return next(iter(self._under_way), None)
 
     def publish(self, answer: Answer, track: Track) -> None:
         """Have the answer made durable, with others of this turn, and its record finished."""
-        self._next.append((answer, track))
+        if not answer.outcome.records:
+            self.settle(answer, track)
+            return
+        number = next(self._numbers)
+        self._under_way[number] = None
+        self._next.append(_Posted(number, answer, track))
         if len(self._next) == 1:
             _ = self._scope.start(self._publish_next(), name="publish")
 
@@ -86,16 +110,23 @@ class Outbox:
         track: Track,
         *,
         then: tuple[OutgoingRecord, ...] = (),
-        failed: BrokerUnavailable | None = None,
     ) -> None:
         """Make the answer durable, or its replacement when it is too large; then finish.
 
-        Args:
-            answer: what to produce.
-            track: of the record that it answers.
-            then: what must be durable in between.
-            failed: why it was not produced before.
+        `then` is what must be durable in between.
         """
+        with self._numbered():
+            await self._deliver(answer, track, then=then)
+
+    async def _deliver(
+        self,
+        answer: Answer,
+        track: Track,
+        *,
+        then: tuple[OutgoingRecord, ...] = (),
+        failed: BrokerUnavailable | None = None,
+    ) -> None:
+        """Do as `deliver`; `failed` is why it was not produced before."""
         try:
             durable = await self.make_durable(answer.outcome.records, track, failed=failed)
         except OutcomeTooLarge as error:
@@ -142,11 +173,12 @@ class Outbox:
     async def try_durable(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
         """Produce once; return None if all are durable, else why they may not be."""
         # Only while sending: those that wait for one topic must not hold up the others.
-        async with self._confirming:
-            try:
-                await self._producer.send(*records)
-            except BrokerUnavailable as error:
-                return error
+        with self._numbered():
+            async with self._confirming:
+                try:
+                    await self._producer.send(*records)
+                except BrokerUnavailable as error:
+                    return error
         return None
 
     def settle(self, answer: Answer, track: Track) -> None:
@@ -155,39 +187,74 @@ class Outbox:
         self._core.settled(answer.outcome, answer.source)
 
     def forget(self) -> None:
-        """Forget what waits for a place; nothing may be under way."""
+        """Forget what was published and is not durable: its assignment has ended."""
         self._next.clear()
+        self._under_way.clear()
 
     async def _publish_next(self) -> None:
+        """Post what waits, as far as one set goes, and wait for the broker."""
         async with self._confirming:
-            together, self._next = self._next[:_CALL_OUTCOMES], self._next[_CALL_OUTCOMES:]
+            together, self._next = self._next[:_SET_ANSWERS], self._next[_SET_ANSWERS:]
             if self._next:
                 _ = self._scope.start(self._publish_next(), name="publish")
-            records = chain.from_iterable(answer.outcome.records for answer, _ in together)
-            failed: BrokerUnavailable | None = None
+            confirmations = await self._post(together)
+            late = await _unfinished(confirmations, _PATIENCE_S)
+        for confirmation in await _unfinished(late, DELIVERY_TIMEOUT_S):
+            confirmation.cancel()
+
+    async def _post(self, together: Sequence[_Posted]) -> "set[asyncio.Future[Any]]":
+        """Enqueue the answers; return what is done once each is durable, or has failed."""
+        confirmations: set[asyncio.Future[Any]] = set()
+        left = deque(together)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while left:
+                    try:
+                        confirmation = await self._producer.post(*left[0].answer.outcome.records)
+                    except (BrokerUnavailable, OutcomeTooLarge):
+                        self._go_on_alone(left[0])
+                    else:
+                        confirmation.add_done_callback(partial(self._confirmed, left[0]))
+                        confirmations.add(confirmation)
+                    left.popleft()
+        except TimeoutError:  # a partition takes no more for now
+            for posted in left:
+                self._go_on_alone(posted)
+        return confirmations
+
+    def _confirmed(self, posted: _Posted, confirmation: "asyncio.Future[Any]") -> None:
+        error = None if confirmation.cancelled() else confirmation.exception()
+        if posted.number not in self._under_way:
+            return  # forgotten
+        if confirmation.cancelled():
+            not_in_time = f"Kafka did not confirm an answer within {DELIVERY_TIMEOUT_S:g} s"
+            self._go_on_alone(posted, BrokerUnavailable(not_in_time))
+        elif error is not None:
+            self._go_on_alone(posted)  # the producer knows what to do
+        else:
+            del self._under_way[posted.number]
             try:
-                with self._numbered():
-                    await self._producer.send(*records)
-            except BrokerUnavailable as error:
-                failed = error
-            except OutcomeTooLarge:  # which one it is shows when each goes alone
-                log.info("outbox.apart", answers=len(together))
-            else:
-                for answer, track in together:
-                    self.settle(answer, track)
-                return
-        for answer, track in together:
-            _ = self._scope.start(self.deliver(answer, track, failed=failed), name="deliver")
+                self.settle(posted.answer, posted.track)
+            except Exception as bug:  # noqa: BLE001 (ends the process, as it would in a task)
+                _ = self._scope.start(_raise(bug), name="settle")
+
+    def _go_on_alone(self, posted: _Posted, failed: BrokerUnavailable | None = None) -> None:
+        async def deliver() -> None:
+            with self._numbered(posted.number):
+                await self._deliver(posted.answer, posted.track, failed=failed)
+
+        _ = self._scope.start(deliver(), name="deliver")
 
     @contextmanager
-    def _numbered(self) -> Iterator[None]:
-        """Keep what is under way among what `oldest` looks at."""
-        number = next(self._numbers)
+    def _numbered(self, number: int | None = None) -> Iterator[None]:
+        """Keep what is under way among what `oldest` looks at, under the number that it has."""
+        if number is None:
+            number = next(self._numbers)
         self._under_way[number] = None
         try:
             yield
         finally:
-            del self._under_way[number]
+            _ = self._under_way.pop(number, None)
 
     @contextmanager
     def _waiting(
@@ -206,3 +273,16 @@ class Outbox:
             self._unreachable += Counter()  # forgets those of which none is left
             if not self._unreachable:
                 log.info("producer.nothing_waits")
+
+
+async def _unfinished(
+    confirmations: "set[asyncio.Future[Any]]", timeout_s: float
+) -> "set[asyncio.Future[Any]]":
+    """Wait until all are done, at most so long; return those that are not."""
+    if not confirmations:
+        return confirmations
+    return (await asyncio.wait(confirmations, timeout=timeout_s))[1]
+
+
+async def _raise(error: Exception) -> None:
+    raise error

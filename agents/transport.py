@@ -317,8 +317,8 @@ class EdgeConsumer(driver.Consumer):
     async def wait_empty(self) -> None:
         """Let what runs finish, for a bounded time, and commit it. What waits runs elsewhere."""
         self._tracks.close()
-        await self._intake.drain()
         try:
+            await self._intake.drain()
             async with asyncio.timeout(_LAST_COMMIT_TIMEOUT_S):
                 # A process that crashes has not left its partitions in order, whatever it says.
                 _ = await (self._commits.go_on() if self.crashed else self._commits.leave())

@@ -65,7 +65,9 @@ class CutOvers:
                         self._decide(_newest([record]))
             except CortexError as error:
                 log.warning("cut_overs.waiting", code=error.code, message=str(error))
-                await asyncio.sleep(_AGAIN_S)
+            except Exception:  # whatever it is, the worker must go on following
+                log.exception("cut_overs.failed")
+            await asyncio.sleep(_AGAIN_S)
 
     def status(self) -> tuple[CutOverStatus, ...]:
         """Return what was decided about the names that are served here."""

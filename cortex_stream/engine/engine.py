@@ -106,7 +106,7 @@ class Engine:
         self._aside = asyncio.Lock()  # one at a time: threads that compute slow the loop down
 
     def due_in_s(self, source: RecordSource) -> float:
-        """Return how long to keep the record of a retry topic before `process`; 0 or less: not."""
+        """Return how long to keep the record of a retry topic before `begin`; 0 or less: not."""
         return due_in_s(source, now_unix_ms=self._clock.unix_ms())
 
     async def process(self, value: bytes | None, source: RecordSource) -> Outcome:

@@ -158,6 +158,29 @@ class KafkaProducer:
             else:
                 return
 
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[Any]:
+        """Enqueue `records`, at least one, in order; what is returned ends once all are durable.
+
+        For who waits for many at once: without a time limit and without a second try. Returns at
+        once, unless more is enqueued for a partition than fits. What is returned may raise any
+        error of the client; `send` knows what to do then.
+
+        Raises:
+            OutcomeTooLarge, BrokerUnavailable: not all were enqueued.
+        """
+        client = self._client or await self._connected()
+        posted: list[asyncio.Future[Any]] = []
+        try:
+            for record in records:
+                posted.append(await self._enqueue(client, record))  # noqa: PERF401 (order)
+        except BaseException as error:
+            for future in posted:
+                future.cancel()
+            if isinstance(error, KafkaError):
+                raise BrokerUnavailable(f"producing: {error}") from error
+            raise
+        return posted[0] if len(posted) == 1 else asyncio.gather(*posted)
+
     async def _deliver(self, client: AIOKafkaProducer, records: Sequence[OutgoingRecord]) -> None:
         pending: list[asyncio.Future[Any]] = []
         try:

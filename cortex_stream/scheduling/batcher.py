@@ -81,10 +81,8 @@ def form_batch(
     batch.rows.append(head)
     longest = head.length_tokens
     shortest = ceil(longest * LEAST_FILL)
-    most_tokens = rule.max_tokens
-    if head.lane is Lane.REPLAY:
-        most_tokens //= REPLAY_PART
-    most_rows = min(rule.max_rows, most_tokens // max(1, longest))
+    part = REPLAY_PART if head.lane is Lane.REPLAY else 1
+    most_rows = min(rule.max_rows, rule.max_tokens // max(1, longest)) // part
     slack_s = _slack_s(head, now_s=now_s)
     while len(batch.rows) < most_rows:
         if _predict_s(latency, (len(batch.rows) + 1) * longest) > slack_s:

@@ -25,12 +25,17 @@ def acknowledge_early() -> None:
         await asyncio.sleep(_LATE_S)
         await send(*arguments)
 
-    async def at_once(*arguments: Any) -> None:
-        task = asyncio.get_running_loop().create_task(later(*arguments))
+    async def at_once(*arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(later(*arguments))
         running.add(task)
         task.add_done_callback(running.discard)
+        done = loop.create_future()
+        done.set_result(None)
+        return done
 
     _put(KafkaProducer, "send", at_once)
+    _put(KafkaProducer, "post", at_once)
 
 
 def commit_past_unfinished() -> None:
@@ -78,12 +83,22 @@ def _altered(record: OutgoingRecord) -> OutgoingRecord:
 
 
 def _change_sent(change: Callable[[list[OutgoingRecord]], list[OutgoingRecord]]) -> None:
-    send: Any = KafkaProducer.send
+    for name in ("send", "post"):
+        _put(KafkaProducer, name, _changing(getattr(KafkaProducer, name), change))
 
-    async def changed(producer: KafkaProducer, *records: OutgoingRecord) -> None:
-        await send(producer, *change(list(records)))
 
-    _put(KafkaProducer, "send", changed)
+def _changing(
+    send: Callable[..., Any], change: Callable[[list[OutgoingRecord]], list[OutgoingRecord]]
+) -> Callable[..., Any]:
+    async def changed(producer: KafkaProducer, *records: OutgoingRecord) -> Any:
+        sent = change(list(records))
+        if sent:
+            return await send(producer, *sent)
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(None)
+        return nothing
+
+    return changed
 
 
 def _put(owner: type, name: str, function: Callable[..., Any]) -> None:

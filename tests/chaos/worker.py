@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import aiokafka.conn
-import aiokafka.consumer.group_coordinator
 
+import agents.outbox
 import agents.track
 import agents.transport
 import cortex_stream.engine.reading
+import cortex_stream.kafka.commits
 import cortex_stream.kafka.producer
 import cortex_stream.scheduling.fair_queue
 import cortex_stream.scheduling.waiting
@@ -90,16 +91,16 @@ POINTS: dict[str, tuple[Any, str, str, Told]] = {
         lambda batch, *_: bool(batch.rows),
     ),
     "after-infer": (StubRunner, "run", "after", _always),
-    "before-produce": (cortex_stream.kafka.producer.KafkaProducer, "send", "before", _always),
+    "before-produce": (cortex_stream.kafka.producer.KafkaProducer, "post", "before", _always),
     "after-produce": (aiokafka.conn.AIOKafkaConnection, "send", "after", _api_key(_PRODUCE)),
-    "after-confirm": (cortex_stream.kafka.producer.KafkaProducer, "send", "after", _always),
+    "after-confirm": (agents.outbox.Outbox, "settle", "before", _always),
     "after-finish": (agents.track.Tracks, "finish", "after", _always),
     "during-commit": (aiokafka.conn.AIOKafkaConnection, "send", "after", _api_key(_OFFSET_COMMIT)),
     "after-commit": (
-        aiokafka.consumer.group_coordinator.GroupCoordinator,
-        "commit_offsets",
+        cortex_stream.kafka.commits,
+        "_commit",
         "after",
-        _always,
+        lambda committed, *_: bool(committed),
     ),
     "during-drain": (Intake, "drain", "before", _always),
 }

@@ -1,6 +1,10 @@
 """The stub worker, but it may not produce what has the key `refused`."""
 
+import asyncio
+from typing import Any
 from unittest.mock import patch
+
+from aiokafka import AIOKafkaProducer
 
 from agents import faust_app
 from agents.faust_worker import EdgeWorker
@@ -11,10 +15,12 @@ from tests.integration.agents.stub_worker import build_app
 
 
 class RefusingProducer(KafkaProducer):
-    async def send(self, *records: OutgoingRecord) -> None:
-        if any(record.key and record.key.startswith(b"refused") for record in records):
+    async def _enqueue(
+        self, client: AIOKafkaProducer, record: OutgoingRecord
+    ) -> asyncio.Future[Any]:
+        if record.key and record.key.startswith(b"refused"):
             raise BrokerUnavailable("producing: not allowed")
-        await super().send(*records)
+        return await super()._enqueue(client, record)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from tests.integration.agents.deadly_worker import EXITS, RAISES, SEGFAULTS
 from tests.integration.agents.scene import Scene, Worker
 from topics.names import ATTEMPTS, DEAD_LETTERS, RESULTS, request_topic
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 DEADLY = (str(Path(__file__).with_name("deadly_worker.py")),)
 AT_ONCE = {"CORTEX_KAFKA__INSTANCE_ID": "one"}

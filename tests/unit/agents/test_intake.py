@@ -84,6 +84,9 @@ class Log:
             raise BrokerUnavailable("the broker is away")
         self.values += [record.value for record in records]
 
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self.send(*records))
+
 
 def _echo(value: bytes | None) -> Outcome:
     return Outcome(None, None, None, "echo", (OutgoingRecord("out", None, value),))

@@ -20,6 +20,7 @@ from cortex_stream.task_scope import TaskScope
 TOPIC = "cortex.requests.low"
 PLENTY = 10**9
 HUGE, REPLACEMENT, FORBIDDEN = b"huge", b"replacement", b"forbidden"
+UNCONFIRMED, BLOCKED = b"unconfirmed", b"blocked"
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Log:
     """What is durable, by call.
 
     Attributes:
-        open: cleared, calls wait.
+        open: cleared, nothing is confirmed.
         away: so many calls are refused.
     """
 
@@ -47,12 +48,19 @@ class Log:
         self.asked += 1
         await self.open.wait()
         values = tuple(record.value for record in records)
+        if UNCONFIRMED in values or BLOCKED in values:
+            await asyncio.Event().wait()
         if self.away or FORBIDDEN in values:
             self.away = max(0, self.away - 1)
             raise BrokerUnavailable("nobody takes it")
         if HUGE in values:
             raise OutcomeTooLarge("8 MiB at most")
         self.calls.append(values)
+
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[None]:
+        if BLOCKED in [record.value for record in records]:
+            await asyncio.Event().wait()
+        return asyncio.ensure_future(self.send(*records))
 
 
 @dataclass
@@ -118,23 +126,66 @@ async def open_desk(*, records: int = 100) -> AsyncIterator[Desk]:
         yield Desk(Outbox(worker, log, tracks, scope), log, worker, track, scope)
 
 
-async def test_answers_of_one_turn_are_produced_in_one_call_and_in_order() -> None:
+async def test_answers_of_one_turn_are_posted_by_one_task_and_in_order() -> None:
     async with open_desk() as desk:
+        desk.log.open.clear()
         desk.publish(b"a", b"b", b"c")
+        await desk.until(lambda: desk.log.asked == 3)
+        tasks = len(desk.scope)
+        desk.log.open.set()
         await desk.until(lambda: len(desk.worker.settled_offsets) == 3)
 
-    assert desk.log.calls == [(b"a", b"b", b"c")]
+    assert tasks == 1
+    assert desk.log.values == [b"a", b"b", b"c"]
     assert desk.worker.settled_offsets == [0, 1, 2]
 
 
-async def test_no_call_has_more_than_its_share_of_a_turn() -> None:
+async def test_no_more_are_posted_than_one_turn_can_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 2)
     values = [str(n).encode() for n in range(100)]
     async with open_desk() as desk:
+        desk.log.open.clear()
         desk.publish(*values)
+        await desk.until(lambda: desk.log.asked == 64)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        asked = desk.log.asked
+        desk.log.open.set()
         await desk.until(lambda: len(desk.worker.settled_offsets) == 100)
 
+    assert asked == 64
     assert desk.log.values == values
-    assert [len(call) for call in desk.log.calls] == [32, 32, 32, 4]
+
+
+@pytest.mark.parametrize("value", [UNCONFIRMED, BLOCKED])
+async def test_an_answer_that_hangs_holds_up_none_of_its_company(
+    value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
+    async with open_desk() as desk:
+        desk.publish(b"a", value, b"c")
+        await desk.until(lambda: sorted(desk.worker.settled_offsets) == [0, 2])
+        oldest, unfinished = desk.outbox.oldest, 1 in desk.track.unfinished
+        await desk.scope.close()
+
+    assert oldest == 1
+    assert unfinished
+
+
+async def test_an_answer_that_is_never_confirmed_is_sent_again_under_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
+    monkeypatch.setattr("agents.outbox.DELIVERY_TIMEOUT_S", 0.01)
+    async with open_desk() as desk:
+        desk.publish(UNCONFIRMED)
+        await desk.until(lambda: bool(desk.outbox.unreachable))
+        oldest = desk.outbox.oldest
+        await desk.scope.close()
+
+    assert oldest == 0
 
 
 async def test_nothing_is_finished_before_it_is_durable_and_the_oldest_is_told() -> None:
@@ -184,7 +235,7 @@ async def test_answers_are_sent_again_until_the_broker_is_back() -> None:
 async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("agents.outbox._UNCONFIRMED_CALLS", 1)
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 1)
     async with open_desk() as desk:
         desk.log.open.clear()
         desk.publish(b"held")
@@ -197,4 +248,4 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
         desk.publish(b"next", first=2)
         await desk.until(lambda: desk.worker.settled_offsets == [2])
 
-    assert desk.log.values == [b"next"]
+    assert desk.log.values == [b"held", b"next"]  # it was posted before

@@ -177,6 +177,9 @@ class World(Core, Engine):
                 self.outcomes[place].append((record.value or b"").decode())  # type: ignore[index]
         await self._pause()
 
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self.send(*records))
+
     def kill_after(self, steps: int) -> None:
         """Let somebody kill the next worker from outside, after so many steps of its producing."""
         self._steps_left = steps

@@ -103,6 +103,9 @@ class HoldingProducer:
         self.held.append(records)
         await asyncio.Event().wait()
 
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self.send(*records))
+
 
 async def no_counts() -> Counts:
     return {}
@@ -150,7 +153,7 @@ def requests(count: int, *, texts: int, chars: int) -> Iterator[bytes]:
 async def test_a_request_holds_no_more_than_it_counts_for_until_its_outcome_is_durable(
     monkeypatch: pytest.MonkeyPatch, count: int, texts: int, chars: int
 ) -> None:
-    monkeypatch.setattr("agents.outbox._UNCONFIRMED_CALLS", count)
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", count)
     admission = Admission({TOPIC: Bound(PLENTY, PLENTY)}, total_bytes=PLENTY)
     runner, producer = StubRunner(width=384), HoldingProducer()
     async with open_engine(stub_model(dims=384, runners=(runner,)), clock=SystemClock()) as engine:

@@ -47,9 +47,9 @@ def test_a_batch_leaves_nobody_behind_who_would_have_fitted(rows: list[Row[str]]
 
     while batch := form_batch(queue, RULE, now_s=NOW_S).rows:
         head = batch[0]
-        most_tokens = RULE.max_tokens // (REPLAY_PART if head.lane is Lane.REPLAY else 1)
-        full = len(batch) == RULE.max_rows
-        full |= (len(batch) + 1) * head.length_tokens > most_tokens
+        part = REPLAY_PART if head.lane is Lane.REPLAY else 1
+        most_rows = min(RULE.max_rows, RULE.max_tokens // head.length_tokens) // part
+        full = len(batch) >= most_rows
         fitting = queue.pop_company(head, min_length_tokens=round(head.length_tokens * 0.8 + 0.5))
 
         if not full:
