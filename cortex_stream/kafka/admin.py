@@ -39,6 +39,7 @@ from topics.catalogue import needed_topics
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_MS: Final = 10_000
+_SHOWN_TIMEOUT_S: Final = 60.0  # a busy cluster with a hundred partitions to make
 _LOOK_AGAIN_S: Final = 0.05
 _SET_ON_THE_TOPIC: Final = 1  # ConfigSource.DYNAMIC_TOPIC_CONFIG of Kafka's protocol
 
@@ -124,7 +125,7 @@ class TopicAdmin:
         """
         with reaching_brokers(self._settings):
             await self._make(changes)
-            async with asyncio.timeout(_TIMEOUT_MS / 1000):
+            async with asyncio.timeout(_SHOWN_TIMEOUT_S):
                 await self._until_shown(changes)
 
     async def _until_shown(self, changes: Sequence[Change]) -> None:

@@ -132,8 +132,9 @@ class Ledger:
         ]
 
     def kinds(self) -> Counter[OutcomeKind]:
-        """Count the outcomes by kind."""
-        return Counter(answer.kind for answer in self.answers.values())
+        """Count the outcomes by kind, in the order of the kinds."""
+        found = Counter(answer.kind for answer in self.answers.values())
+        return Counter({kind: found[kind] for kind in OutcomeKind if kind in found})
 
     def unresolved(self) -> int:
         """Return how many requests do not have exactly one outcome, a result."""
