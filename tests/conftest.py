@@ -1,10 +1,12 @@
 """Fixtures for every ring: real services, and names that no other test uses."""
 
+import asyncio
 import fcntl
 import secrets
 import shutil
 import signal
 import tempfile
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from os import getpid
 from pathlib import Path
@@ -24,6 +26,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FOLDER_PREFIX = "cortex-test-stack-"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_connection_outlives_its_loop() -> Iterator[None]:
+    """Fail where an event loop ends with open connections, and name them.
+
+    Python tells of them only when a full garbage collection happens to find them, in another test.
+    """
+    close = BaseSelectorEventLoop.close
+
+    def close_and_tell(loop: BaseSelectorEventLoop) -> None:
+        transports = [] if loop.is_closed() else list(loop._transports.values())  # type: ignore[attr-defined]
+        left = [each for each in transports if not each.is_closing()]
+        told = [f"{each.get_extra_info('socket')} of {each.get_protocol()}" for each in left]
+        for each in left:
+            each.abort()
+        if left:
+            loop.run_until_complete(asyncio.sleep(0))  # closes their sockets
+        close(loop)
+        assert not told, f"nobody closed {', '.join(told)}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseSelectorEventLoop, "close", close_and_tell)
+        yield
 
 
 @pytest.fixture(scope="session")

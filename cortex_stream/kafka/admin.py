@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidConfigurationError,
+    NodeNotReadyError,
     NoError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -39,6 +40,7 @@ from topics.catalogue import needed_topics
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_MS: Final = 10_000
+_REGISTERED_TIMEOUT_S: Final = 10.0
 _SHOWN_TIMEOUT_S: Final = 60.0  # a busy cluster with a hundred partitions to make
 _LOOK_AGAIN_S: Final = 0.05
 _SET_ON_THE_TOPIC: Final = 1  # ConfigSource.DYNAMIC_TOPIC_CONFIG of Kafka's protocol
@@ -48,7 +50,7 @@ class TopicAdmin:
     """An administration client; use it as an async context manager.
 
     Raises:
-        BrokerUnavailable: on entering, no broker answers.
+        BrokerUnavailable: on entering, no broker answers, or none is registered for 10 s.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -57,12 +59,21 @@ class TopicAdmin:
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Connect."""
-        client = AIOKafkaAdminClient(
-            **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
-        )
-        self._client = await self._opened.enter_async_context(connected(self._settings, client))
-        return self
+        """Connect; wait for a broker that has just started, or was silent, to be registered."""
+        with reaching_brokers(self._settings):
+            async with asyncio.timeout(_REGISTERED_TIMEOUT_S):
+                while True:
+                    async with AsyncExitStack() as opening:
+                        client = AIOKafkaAdminClient(
+                            **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
+                        )
+                        self._client = await opening.enter_async_context(
+                            connected(self._settings, client)
+                        )
+                        if await self._has_brokers():
+                            self._opened = opening.pop_all()
+                            return self
+                    await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def __aexit__(
         self,
@@ -72,6 +83,14 @@ class TopicAdmin:
     ) -> None:
         """Disconnect."""
         await self._opened.aclose()
+
+    async def _has_brokers(self) -> bool:
+        """Tell whether the cluster had a broker when the client started: it looks only then."""
+        try:
+            await self._client.describe_cluster()
+        except NodeNotReadyError:
+            return False
+        return True
 
     async def plan(self, *, reset: bool = False) -> Plan:
         """Return what separates the cluster from the topics that this release uses.

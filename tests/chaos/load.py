@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -247,8 +246,11 @@ class Load:
         await asyncio.gather(self._task, return_exceptions=True)
         if self._pending:
             await asyncio.wait(self._pending, timeout=45)
-        with suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(self._producer.stop(), 10)
+        try:
+            async with asyncio.timeout(10):
+                await self._producer.stop()
+        except (TimeoutError, KafkaError):
+            await self._producer.client.close()
 
     async def send_now(self, planned: Sequence[Planned]) -> None:
         """Send beside the usual traffic."""

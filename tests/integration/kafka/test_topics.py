@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import InvalidTimestampError
+from aiokafka.errors import InvalidTimestampError, NodeNotReadyError
 from typer.testing import CliRunner
 
 from cortex_stream.cli.topics import topics_app
@@ -50,6 +50,28 @@ async def test_apply_makes_the_cluster_what_the_catalogue_says(settings: Setting
         topic = present[settings.topic(spec.name)]
         assert (topic.partitions, topic.replication) == (spec.partitions("dev"), 1)
         assert topic.overrides.items() >= spec.config("dev").items()
+
+
+async def test_a_cluster_without_a_registered_broker_is_asked_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is for a moment after a start, and after a broker was silent for long."""
+    describe = AIOKafkaAdminClient.describe_cluster
+    asked: list[AIOKafkaAdminClient] = []
+
+    async def not_at_first(client: AIOKafkaAdminClient) -> Any:
+        asked.append(client)
+        if len(asked) < 3:
+            raise NodeNotReadyError
+        return await describe(client)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", not_at_first)
+
+    async with TopicAdmin(settings) as admin:
+        plan = await admin.plan()
+
+    assert len(plan.changes) == len(FUSED)
+    assert len(set(map(id, asked))) == 3
 
 
 async def test_a_setting_changed_by_hand_is_shown_and_mended_and_foreign_ones_stay(
