@@ -1,12 +1,12 @@
 """What the edge asks of the engine, and what it gets: the contract between the two."""
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import OutcomeTooLarge
 from cortex_stream.record import RecordSource
+from cortex_stream.values import value
 
 
 class Engine(Protocol):
@@ -64,7 +64,7 @@ class Core(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Answer:
     """An outcome on its way into the log, and the record that it answers."""
 

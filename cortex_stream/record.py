@@ -1,14 +1,14 @@
 """Records of Kafka as values: where one came from, and one to be produced."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from cortex_stream.values import value
 from schemas.priority import Lane
 
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RecordSource:
     """The coordinates and attributes of one record, apart from its value.
 
@@ -36,7 +36,7 @@ class RecordSource:
         return self.lane is None and self.stage is None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class OutgoingRecord:
     """One record to produce. `topic` is a catalogue name, without the prefix."""
 

@@ -3,19 +3,19 @@
 import base64
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from cortex_stream.errors import CortexError, Disposition
 from cortex_stream.record import OutgoingRecord
+from cortex_stream.values import value
 from schemas.handovers import Reinjection, Waiting
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from topics.names import LAKE_VECTORS, REPLAYS, RESULTS
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Outcome:
     """The one terminal answer of a request, or the effect of an event.
 
@@ -46,7 +46,7 @@ class Outcome:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class OutcomeFields:
     """What an outcome record says, apart from its kind and time."""
 

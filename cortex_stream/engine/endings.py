@@ -1,7 +1,7 @@
 """How a request ends: progress or error to the outcome and its records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cortex_stream.clock import Clock
@@ -21,12 +21,13 @@ from cortex_stream.errors import CortexError, InvariantError, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.request import WorkItem
 from cortex_stream.settings.sections import LimitsSettings
+from cortex_stream.values import value
 from schemas.handovers import Reinjection
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.requests import DATA_BY_TYPE, UNKNOWN_SOURCE, EmbedData
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Asker:
     """Who asked and what, as far as it could be read.
 

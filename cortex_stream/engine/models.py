@@ -18,6 +18,7 @@ from cortex_stream.routing.route import Task
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
 from cortex_stream.scheduling.runner_thread import Crew
+from cortex_stream.values import value
 from schemas.outcomes import ModelIdentity
 from schemas.priority import Lane
 
@@ -26,7 +27,7 @@ INLINE_CHARS: Final = 8192
 would cost more than the 0.05 ms that a usual text takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class TextAnswers:
     """What a model says about texts.
 

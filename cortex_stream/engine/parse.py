@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -28,6 +27,7 @@ from cortex_stream.errors import (
 )
 from cortex_stream.record import RecordSource
 from cortex_stream.settings.sections import LimitsSettings
+from cortex_stream.values import value
 from schemas.contract import Payload
 from schemas.requests import RequestAttributes
 
@@ -52,7 +52,7 @@ _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 P = TypeVar("P", bound=Payload)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Envelope:
     """A decoded CloudEvent.
 

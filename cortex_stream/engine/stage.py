@@ -1,7 +1,7 @@
 """The one contract of every stage, and what stages pass on to one another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from cortex_stream.routing.request import WorkItem
 from cortex_stream.routing.route import StageName
+from cortex_stream.values import value
 from schemas.outcomes import ModelIdentity
 
 Matrix = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Progress:
     """What the stages of a route have found so far.
 

@@ -1,17 +1,16 @@
 """A request that has been read, validated and sanitised, and the work item it becomes."""
 
-from dataclasses import dataclass
-
 from cortex_stream.deadline import Deadline
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.pipeline import Pipeline
 from cortex_stream.routing.route import Route
+from cortex_stream.values import value
 from schemas.handovers import Reinjection, Waiting
 from schemas.priority import Lane
 from schemas.requests import RequestAttributes, RequestData
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Request:
     """One valid request. Its texts are NFC and free of control characters.
 
@@ -29,7 +28,7 @@ class Request:
         return self.attributes.tenant or self.attributes.source
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class WorkItem:
     """A request on its way.
 

@@ -36,6 +36,7 @@ from typing import Final, Generic, TypeVar
 from cortex_stream.deadline import Deadline
 from cortex_stream.errors import InvariantError
 from cortex_stream.scheduling.fair_shares import FairShares
+from cortex_stream.values import value
 from schemas.priority import Lane
 
 WEIGHTS: Final[dict[Lane, int]] = {Lane.CRITICAL: 8, Lane.HIGH: 4, Lane.MEDIUM: 2, Lane.LOW: 1}
@@ -48,7 +49,7 @@ among thousands of tenants that are all ahead of their share stays short."""
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(eq=False)
 class Row(Generic[T]):
     """One input of a request, ready to run.
 

@@ -21,6 +21,7 @@ from cortex_stream.scheduling.fair_queue import FairQueue, Row
 from cortex_stream.scheduling.latency_model import LatencyModel
 from cortex_stream.scheduling.runner_thread import Matrix
 from cortex_stream.telemetry.rates import PeakMeter
+from cortex_stream.values import value
 from schemas.priority import Lane
 
 MAX_WAITING_ROWS: Final = 20_000
@@ -44,7 +45,7 @@ class Weighed(Protocol):
 R = TypeVar("R", bound=Weighed)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Answers:
     """The numbers of one submission.
 
