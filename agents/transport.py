@@ -8,14 +8,12 @@ Leans on private names of Faust and aiokafka, as do `faust_app`, `faust_worker` 
 and `producer` and `undecodable` in `cortex_stream.kafka`. Both are pinned; the tests in
 `tests/integration/agents` and `tests/integration/kafka` hold every override.
 
-Owner: `EdgeConsumer` belongs to the worker's event loop; `EdgeConsumerThread.poll` and `_wake` run
-on the loop of the consumer's own thread, which keeps the heartbeats going.
+Owner: the worker's event loop.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, cast
 
 import structlog
 from aiokafka.errors import ConsumerStoppedError
@@ -25,143 +23,25 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from agents.commits import Commits
+from agents.consumer_thread import EdgeConsumerThread, Polled
 from agents.intake import Batch, Intake
-from agents.polled import Taken, weigh
+from agents.polled import weigh
 from agents.rebalances import Rebalances
 from agents.track import Partition
 from cortex_stream.clock import SystemClock
 from cortex_stream.kafka.progress import Standing
-from cortex_stream.kafka.undecodable import Record, keep_fetched_bytes, salvage
+from cortex_stream.kafka.undecodable import Record
 from cortex_stream.scheduling.admission import NO_ROOM, Admission, Room
 from cortex_stream.telemetry import metrics
 from cortex_stream.web.status import PartitionStatus
 
 POLL_MOST_RECORDS: Final = 500  # of one topic per poll: the next topic's turn comes soon
 _CAREFUL_RECORDS: Final = 100  # of one topic in the process while there are suspects
-_STEP_RECORDS: Final = 50  # weighed before more are taken: 50 of 256 texts each are 38 MB
 _POLL_TIMEOUT_S: Final = 1.0
-# aiokafka has one fetch per broker in flight. At Faust's 1500 ms a drained partition waits that
-# long behind the empty ones: 10.7 records/s instead of 47.7 with 100 kB records.
-_FETCH_MAX_WAIT_MS: Final = 100
 _LAST_COMMIT_TIMEOUT_S: Final = 2.0  # without it a dead broker would hold SIGTERM for ever
 _REBALANCE_PAUSE_S: Final = 0.01
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Polled(NamedTuple):
-    """What one poll took, and the assignment it belongs to: aiokafka's object, by identity.
-
-    The generation would not do: a static member that comes back keeps it.
-    """
-
-    assignment: object
-    received_s: float
-    taken: Mapping[TopicPartition, Taken]
-
-
-class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
-    """Polls each topic for no more than there is room for."""
-
-    consumer: "EdgeConsumer"
-    _polls = 0
-    _failure: Exception | None = None
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        keep_fetched_bytes()
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS  # noqa: SLF001
-        return consumer
-
-    def wake(self) -> None:
-        """End a waiting poll. Called on the worker's loop when a full topic has room again."""
-        self.thread_loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001
-        if fetcher is not None:
-            for waiter in list(fetcher._fetch_waiters):  # noqa: SLF001
-                fetcher._notify(waiter)  # noqa: SLF001
-
-    async def poll(self, timeout_s: float) -> Polled | None:
-        """Return what is there, waiting at most `timeout_s` for it; None while rebalancing."""
-        fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001
-        subscriptions = fetcher._subscriptions  # noqa: SLF001
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        # The context tells aiokafka that we are alive although every topic may be full.
-        with subscriptions.fetch_context():
-            while True:
-                if fetcher._closed:  # noqa: SLF001
-                    raise ConsumerStoppedError
-                if (
-                    not self.consumer.flow_active
-                    or subscriptions.reassignment_in_progress
-                    or subscriptions.subscription is None
-                ):
-                    return None
-                assignment = subscriptions.subscription.assignment
-                taken = await self._take(fetcher)
-                left_s = deadline - loop.time()
-                if taken or left_s <= 0:
-                    return Polled(assignment, SystemClock().monotonic_s(), taken)
-                waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
-                done, _ = await asyncio.wait([waiter], timeout=left_s)
-                if done:
-                    waiter.result()  # raises what the coordinator or a fetch ran into
-                else:
-                    waiter.cancel()
-
-    async def _take(self, fetcher: Any) -> dict[TopicPartition, Taken]:
-        """Take fetched records topic by topic. Never suspends, so the assignment cannot change.
-
-        Partition by partition, too: aiokafka would lose what it has taken from others before it
-        meets one that raises.
-        """
-        self._raise_failure()
-        topics: dict[str, list[TopicPartition]] = defaultdict(list)
-        for at in list(self.consumer._active_partitions):  # noqa: SLF001
-            topics[at.topic].append(at)
-        self._polls += 1
-        taken: dict[TopicPartition, Taken] = {}
-        taken_bytes = 0
-        for topic, partitions in topics.items():
-            room = self.consumer.room(topic, beside_bytes=taken_bytes)
-            fetched = sorted(at for at in partitions if at in fetcher._records)  # noqa: SLF001
-            first = self._polls % max(1, len(fetched))  # each comes first in its turn
-            for at in fetched[first:] + fetched[:first]:
-                pieces = Taken([], [])
-                while min(room) > 0 and at in fetcher._records:  # noqa: SLF001
-                    step = min(room.records, _STEP_RECORDS)
-                    records = await self._take_from(fetcher, at, step)
-                    if not records:
-                        break
-                    weights_bytes = [self.consumer.weigh(record) for record in records]
-                    pieces.records.extend(records)
-                    pieces.weights_bytes.extend(weights_bytes)
-                    weight_bytes = sum(weights_bytes)
-                    taken_bytes += weight_bytes
-                    room = Room(room.records - len(records), room.size_bytes - weight_bytes)
-                if pieces.records:
-                    taken[at] = pieces
-        if not taken:
-            self._raise_failure()
-        return taken
-
-    async def _take_from(self, fetcher: Any, at: TopicPartition, room: int) -> list[Record]:
-        try:
-            taken = await fetcher.fetched_records({at}, timeout=0, max_records=room)
-        except Exception as error:  # noqa: BLE001 (raised once what was taken is delivered)
-            records = salvage(fetcher, at, most_records=room)
-            if not records:
-                self._failure = error
-            return records
-        return cast("list[Record]", taken.get(at, []))
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
 
 
 class EdgeConsumer(driver.Consumer):
@@ -205,6 +85,11 @@ class EdgeConsumer(driver.Consumer):
         if room is NO_ROOM or most <= 0:
             return NO_ROOM
         return Room(min(room.records, most), room.size_bytes)
+
+    @property
+    def held(self) -> int:
+        """How many records are in the process. Called on the consumer's thread."""
+        return sum(map(self._admission.waiting, self._admission.topics))
 
     def weigh(self, record: Record) -> int:
         """Return what the record will hold in memory. Called on the consumer's thread."""

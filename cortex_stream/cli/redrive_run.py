@@ -70,9 +70,7 @@ class RedriveRun:
         async with AsyncExitStack() as stack:
             redriver = None
             if self._send:
-                producer = KafkaProducer(self._settings)
-                await producer.start()
-                stack.push_async_callback(producer.stop)
+                producer = await stack.enter_async_context(KafkaProducer(self._settings))
                 redriver = Redriver(
                     producer, principal=principal, clock=SystemClock(), rate_per_s=rate_per_s
                 )

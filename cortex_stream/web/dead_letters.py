@@ -221,14 +221,10 @@ class _Pages:
         )
         if isinstance(decision, Refusal):
             return decision
-        producer = KafkaProducer(self._settings, delivery_timeout_s=_TIMEOUT_S)
         principal = f"web-token@{socket.gethostname()}"
-        await producer.start()
-        try:
+        async with KafkaProducer(self._settings, delivery_timeout_s=_TIMEOUT_S) as producer:
             redriver = Redriver(producer, principal=principal, clock=self._clock, rate_per_s=1.0)
             await redriver.add(decision)
-        finally:
-            await producer.stop()
         return decision
 
 

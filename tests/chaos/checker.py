@@ -302,7 +302,7 @@ RULES: Mapping[str, tuple[Callable[[Case], Iterator[str]], ...]] = {
 }
 
 
-def check(case: Case, invariants: tuple[str, ...] = tuple(RULES)) -> Verdict:
+def check(case: Case, invariants: tuple[str, ...]) -> Verdict:
     """Return what the rules of these invariants find."""
     violations = {
         name: [found for rule in RULES[name] for found in rule(case)] for name in invariants

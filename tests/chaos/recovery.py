@@ -107,6 +107,7 @@ def standstills_s(case: Case) -> dict[Place, float]:
 
 def processing_is_soon_back(case: Case) -> Iterator[str]:
     """Of outages: ten seconds after the heal every lane is answered again."""
+    yield from _without_outage(case)
     for heal, lane, took_s in recoveries_s(case):
         if took_s > _BACK_WITHIN_S:
             yield f"{lane}: answered again {took_s:.1f} s after {heal.detail}"
@@ -114,9 +115,8 @@ def processing_is_soon_back(case: Case) -> Iterator[str]:
 
 def memory_comes_back(case: Case) -> Iterator[str]:
     """Of outages: what a worker holds in the end is what it held before."""
+    yield from _without_outage(case)
     ratios = rss_ratios(case)
-    if not list(outages(case)):
-        return
     if ratios is None:
         yield "no worker was ready before the fault and after it"
     elif ratios[0] > _MOST_RSS:
@@ -125,9 +125,8 @@ def memory_comes_back(case: Case) -> Iterator[str]:
 
 def joining_and_leaving_leaves_time_to_work(case: Case) -> Iterator[str]:
     """Of rebalances without end: a third of the usual pace, and no partition waits for long."""
+    yield from _without_outage(case)
     ratio = throughput_ratio(case)
-    if not list(outages(case)):
-        return
     if ratio is None or ratio < _LEAST_THROUGHPUT:
         yield f"{ratio} of the usual throughput"
     for place, longest_s in standstills_s(case).items():
@@ -137,6 +136,7 @@ def joining_and_leaving_leaves_time_to_work(case: Case) -> Iterator[str]:
 
 def a_stalled_worker_gives_up(case: Case) -> Iterator[str]:
     """Of a broker that is gone: not ready within 10 s; the exit code tells the supervisor why."""
+    yield from _without_outage(case)
     for injected, heal, _ in outages(case):
         for probe in case.evidence.probes:
             if injected.at_ms + _NOT_READY_MS <= probe.at_ms < heal.at_ms:
@@ -151,6 +151,12 @@ def a_stalled_worker_gives_up(case: Case) -> Iterator[str]:
         ]
         if codes != [_STALLED]:
             yield f"workers ended with {codes}, not once with {_STALLED}"
+
+
+def _without_outage(case: Case) -> Iterator[str]:
+    """Say so where nothing was broken and healed: then nothing has been shown."""
+    if not any(outages(case)):
+        yield "no fault with its heal was noted"
 
 
 def _answered_ms(case: Case, injected: Deed, heal: Deed) -> dict[str, int]:

@@ -48,7 +48,7 @@ Sums over the seeds, but for times and memory: there it is the worst. *allowed*:
 
 {more}
 
-Not injected: {left_out}; the reasons are in the report and in `tests/chaos/faults.py`.
+{without}Not injected: {left_out}; the reasons are in the report and in `tests/chaos/faults.py`.
 """
 
 
@@ -74,10 +74,12 @@ def save(rounds: Iterable[Round], folder: Path = FOLDER) -> Path:
 def page(kept: list[dict[str, Any]]) -> str:
     """Return the table of kept rounds, sorted by fault."""
     by_fault = [(f, list(all_)) for f, all_ in groupby(kept, key=lambda each: str(each["fault"]))]
+    without = [fault for fault in FAULTS if fault not in dict(by_fault)]
     return _PAGE.format(
         rows="\n".join(_row(fault, rounds) for fault, rounds in by_fault),
         bound=10,
         more=_more(dict(by_fault)),
+        without=f"No round is kept of {', '.join(without)}.\n\n" if without else "",
         left_out=", ".join(NOT_INJECTED),
     )
 

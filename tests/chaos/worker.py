@@ -17,9 +17,9 @@ from typing import Any
 
 import aiokafka.conn
 
+import agents.consumer_thread
 import agents.outbox
 import agents.track
-import agents.transport
 import cortex_stream.engine.reading
 import cortex_stream.kafka.commits
 import cortex_stream.kafka.producer
@@ -77,7 +77,7 @@ def _api_key(wanted: int) -> Told:
 # Where, in what, and after which results; `before` is passed at the call, `after` at the return.
 POINTS: dict[str, tuple[Any, str, str, Told]] = {
     "after-poll": (
-        agents.transport.EdgeConsumerThread,
+        agents.consumer_thread.EdgeConsumerThread,
         "poll",
         "after",
         lambda polled, *_: polled is not None and bool(polled.taken),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.chaos.rounds import Story, outage
+from tests.unit.chaos.rounds import OF_OUTAGES, Story, outage
 
 
 def found(story: Story, invariant: str) -> list[str]:
@@ -16,6 +16,15 @@ def test_an_outage_that_is_soon_over_and_leaves_nothing_behind_is_no_violation()
     assert verdict.holds, verdict.violations
     assert verdict.figures["recovery_s"] == 9
     assert verdict.figures["rss_ratio"] == verdict.figures["rss_peak_ratio"] == 1
+
+
+@pytest.mark.parametrize("invariant", OF_OUTAGES)
+def test_a_round_in_which_nothing_was_broken_and_healed_shows_nothing(invariant: str) -> None:
+    story = Story()
+    story.answer(story.ask("quiet"), at_ms=1)
+    story.deed("inject", at_ms=1000)
+
+    assert "no fault with its heal was noted" in found(story, invariant)
 
 
 def test_a_lane_that_is_answered_again_late_is_noticed() -> None:
