@@ -27,9 +27,8 @@ _STEP_RECORDS: Final = 50  # weighed before more are taken: 50 of 256 texts each
 class Asking(Protocol):
     """What a poll asks of the consumer that it is for."""
 
-    @property
-    def held(self) -> int:
-        """How many records are in the process."""
+    def held(self, topic: str) -> int:
+        """Return how many records of the topic are in the process."""
         ...
 
     def room(self, topic: str, *, beside_bytes: int) -> Room:
@@ -62,7 +61,7 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
         keep_fetched_bytes()
         self._pace = Pace(now_s=SystemClock().monotonic_s())
         consumer = super()._create_worker_consumer(transport)
-        _, consumer._fetch_max_wait_ms = self._pace.wait(held=0)  # noqa: SLF001
+        _, consumer._fetch_max_wait_ms = self._pace.wait(self._asking.held)  # noqa: SLF001
         return consumer
 
     @property
@@ -99,9 +98,11 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
                 assignment = subscriptions.subscription.assignment
                 taken = await self._take(fetcher)
                 now_s = SystemClock().monotonic_s()
-                self._pace.took(sum(len(each.records) for each in taken.values()), now_s=now_s)
+                for at, (records, _) in taken.items():
+                    self._pace.took(at.topic, len(records))
+                self._pace.look(now_s=now_s)
                 fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = self._pace.wait(  # noqa: SLF001
-                    held=self._asking.held
+                    self._asking.held
                 )
                 left_s = deadline - loop.time()
                 if taken or left_s <= 0:

@@ -4,8 +4,8 @@ Why Faust's own is not enough (0.15.3, measured): it commits past unfinished wor
 finish out of order; one full topic stops all others; what was finished but not yet committed at a
 rebalance runs again; and draining can wait for ever.
 
-Leans on private names of Faust and aiokafka, as do `faust_app`, `faust_worker` and `web` beside it
-and `producer` and `undecodable` in `cortex_stream.kafka`. Both are pinned; the tests in
+Leans on private names of Faust and aiokafka, as do others beside it and in `cortex_stream.kafka`
+(each use is marked `noqa: SLF001`). Both are pinned; the tests in
 `tests/integration/agents` and `tests/integration/kafka` hold every override.
 
 Owner: the worker's event loop.
@@ -86,10 +86,9 @@ class EdgeConsumer(driver.Consumer):
             return NO_ROOM
         return Room(min(room.records, most), room.size_bytes)
 
-    @property
-    def held(self) -> int:
-        """How many records are in the process. Called on the consumer's thread."""
-        return sum(map(self._admission.waiting, self._admission.topics))
+    def held(self, topic: str) -> int:
+        """Return how many records of the topic are in the process. Called on the consumer's thread."""
+        return self._admission.waiting(topic)
 
     def weigh(self, record: Record) -> int:
         """Return what the record will hold in memory. Called on the consumer's thread."""

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from asyncio.selector_events import BaseSelectorEventLoop
+from asyncio import SelectorEventLoop
 from collections.abc import Iterator
 from os import getpid
 from pathlib import Path
@@ -34,21 +34,21 @@ def no_connection_outlives_its_loop() -> Iterator[None]:
 
     Python tells of them only when a full garbage collection happens to find them, in another test.
     """
-    close = BaseSelectorEventLoop.close
+    close = SelectorEventLoop.close
 
-    def close_and_tell(loop: BaseSelectorEventLoop) -> None:
-        transports = [] if loop.is_closed() else list(loop._transports.values())  # type: ignore[attr-defined]
-        left = [each for each in transports if not each.is_closing()]
+    def close_and_tell(loop: SelectorEventLoop) -> None:
+        left = []
+        if not loop.is_closed() and loop._transports:  # type: ignore[attr-defined]
+            loop.run_until_complete(asyncio.sleep(0))  # those that are being closed
+            left = [each for each in loop._transports.values() if each._sock is not None]  # type: ignore[attr-defined]
         told = [f"{each.get_extra_info('socket')} of {each.get_protocol()}" for each in left]
         for each in left:
-            each.abort()
-        if left:
-            loop.run_until_complete(asyncio.sleep(0))  # closes their sockets
+            each._sock.close()
         close(loop)
         assert not told, f"nobody closed {', '.join(told)}"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseSelectorEventLoop, "close", close_and_tell)
+        patch.setattr(SelectorEventLoop, "close", close_and_tell)
         yield
 
 

@@ -14,13 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidConfigurationError,
-    NodeNotReadyError,
     NoError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
+from cortex_stream.clock import SystemClock
 from cortex_stream.errors import TopicsMismatch
 from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.plan import (
@@ -50,7 +50,7 @@ class TopicAdmin:
     """An administration client; use it as an async context manager.
 
     Raises:
-        BrokerUnavailable: on entering, no broker answers, or none is registered for 10 s.
+        BrokerUnavailable: on entering, no broker answers.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,21 +59,23 @@ class TopicAdmin:
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Connect; wait for a broker that has just started, or was silent, to be registered."""
-        with reaching_brokers(self._settings):
-            async with asyncio.timeout(_REGISTERED_TIMEOUT_S):
-                while True:
-                    async with AsyncExitStack() as opening:
-                        client = AIOKafkaAdminClient(
-                            **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
-                        )
-                        self._client = await opening.enter_async_context(
-                            connected(self._settings, client)
-                        )
-                        if await self._has_brokers():
-                            self._opened = opening.pop_all()
-                            return self
-                    await asyncio.sleep(_LOOK_AGAIN_S)
+        """Connect; wait a while for a broker that has just started, or was silent, to be registered.
+
+        A client looks for brokers once, when it starts.
+        """
+        clock = SystemClock()
+        give_up_s = clock.monotonic_s() + _REGISTERED_TIMEOUT_S
+        while True:
+            async with AsyncExitStack() as opening:
+                client = AIOKafkaAdminClient(
+                    **connection_arguments(self._settings), request_timeout_ms=_TIMEOUT_MS
+                )
+                self._client = await opening.enter_async_context(connected(self._settings, client))
+                registered = client._client.cluster.brokers()  # noqa: SLF001
+                if registered or clock.monotonic_s() >= give_up_s:
+                    self._opened = opening.pop_all()
+                    return self
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def __aexit__(
         self,
@@ -83,14 +85,6 @@ class TopicAdmin:
     ) -> None:
         """Disconnect."""
         await self._opened.aclose()
-
-    async def _has_brokers(self) -> bool:
-        """Tell whether the cluster had a broker when the client started: it looks only then."""
-        try:
-            await self._client.describe_cluster()
-        except NodeNotReadyError:
-            return False
-        return True
 
     async def plan(self, *, reset: bool = False) -> Plan:
         """Return what separates the cluster from the topics that this release uses.

@@ -251,6 +251,10 @@ class Load:
                 await self._producer.stop()
         except (TimeoutError, KafkaError):
             await self._producer.client.close()
+            sender = self._producer._sender.sender_task  # it would connect again
+            while not sender.done():
+                sender.cancel()
+                await asyncio.wait([sender], timeout=0.1)
 
     async def send_now(self, planned: Sequence[Planned]) -> None:
         """Send beside the usual traffic."""

@@ -13,7 +13,7 @@ from cortex_stream.loadtest.figures import (
     series,
 )
 from cortex_stream.loadtest.latency import Latency
-from cortex_stream.loadtest.profiles.capacity import burst_rate_per_s
+from cortex_stream.loadtest.profiles.capacity import burst_rate_per_s, open_loop_rate_per_s
 from cortex_stream.loadtest.report import Goal, Report
 from cortex_stream.loadtest.sides import OURS, Bench, Measured, running
 from cortex_stream.loadtest.traffic import Even, Kept, Poisson, Traffic
@@ -23,9 +23,10 @@ from schemas.priority import Lane
 _WAITING: Final = 3000
 _TRICKLE_PER_S: Final = 10.0
 _OTHERS: Final = 99
-_OTHERS_SHARE: Final = 0.5  # of capacity, all together
+_OTHERS_SHARE: Final = 0.5  # of an open loop's capacity, all together
 _FLOOD_FACTOR: Final = 10.0
 _SAMPLES: Final = 5000
+_TENANTS_FOR: Final = 2.0  # times as long as the lanes: for the samples
 _WITHOUT: Final = "without"
 _AGAIN: Final = "without again"
 _WITH: Final = "with a flood"
@@ -54,13 +55,16 @@ async def measure_flood(bench: Bench) -> Report:
     bench.say(f"critical flood: low keeps {low_share:.1%}")
     tenants: dict[str, Measured] = {}
     async with running(bench, OURS, topics="ours-tenants") as side:
-        capacity_per_s = await burst_rate_per_s(side, bench, name="flood-capacity")
-        bench.say(f"{capacity_per_s:.0f} texts/s")
+        burst_per_s = await burst_rate_per_s(side, bench, name="flood-capacity")
+        capacity_per_s = await open_loop_rate_per_s(
+            side, bench, name="flood-open-loop", burst_per_s=burst_per_s
+        )
+        bench.say(f"{burst_per_s:.0f} texts/s of a backlog, {capacity_per_s:.0f} in an open loop")
         for run in (_WITHOUT, _AGAIN, _WITH):  # the flood is last: what it leaves disturbs nobody
             tenants[run] = await side.run(
                 _tenants(capacity_per_s, flooded=run == _WITH),
                 name=f"flood-{run.replace(' ', '-')}",
-                seconds=bench.seconds,
+                seconds=_TENANTS_FOR * bench.seconds,
                 awaited=["others"],
             )
             bench.say(f"{run:<14} p99 of the others {_p99_ms(tenants[run]) or 0:6.0f} ms")
@@ -111,7 +115,10 @@ async def measure_flood(bench: Bench) -> Report:
             f" {_TRICKLE_PER_S:g}/s in high and medium",
             tenants=f"open loop, Poisson, paragraphs in one lane: {_OTHERS} tenants with"
             f" {_OTHERS_SHARE:.0%} of {capacity_per_s:.0f} texts/s together, the flooding one"
-            f" {_FLOOD_FACTOR:g} times that; ends when the 99 are answered",
+            f" {_FLOOD_FACTOR:g} times that, for {_TENANTS_FOR * bench.seconds:g} s; ends when the 99"
+            " are answered",
+            capacity=f"{capacity_per_s:.0f} texts/s, of an open loop that asks for more than can be"
+            f" done; a backlog, which needs no driver beside it: {burst_per_s:.0f}",
         ),
         series=series({"critical flood": lanes, **tenants}),
         charts={

@@ -51,7 +51,14 @@ def test_the_type_checker_refuses_to_set_a_field(tmp_path: Path) -> None:
     )
 
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", "", str(source)],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file=",
+            f"--cache-dir={tmp_path}/cache",
+            str(source),
+        ],
         capture_output=True,
         check=False,
         text=True,
