@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidConfigurationError,
+    InvalidReplicationFactorError,
     NoError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -179,10 +180,20 @@ class TopicAdmin:
     async def _create_with(
         self, topic: WantedTopic, config: Mapping[str, str]
     ) -> tuple[int, str | None]:
+        """Create a topic; wait a while for brokers that the controller has fenced off.
+
+        It does so with a broker that was silent, and tells of it like of one that does not exist.
+        """
+        clock = SystemClock()
+        give_up_s = clock.monotonic_s() + _REGISTERED_TIMEOUT_S
         new = NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=dict(config))
-        response = await self._client.create_topics([new])
-        code, text = response.topic_errors[0][1:]
-        return code, text
+        while True:
+            response = await self._client.create_topics([new])
+            code, text = response.topic_errors[0][1:]
+            too_few = for_code(code) is InvalidReplicationFactorError
+            if not too_few or clock.monotonic_s() >= give_up_s:
+                return code, text
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _configs(self, names: Iterable[str]) -> dict[str, list[tuple[str, str, bool]]]:
         """Return (name, value, set on the topic itself) of every setting, by existing topic."""

@@ -73,6 +73,40 @@ async def test_a_cluster_without_a_registered_broker_is_asked_again(
     assert len(clusters) == 3
 
 
+async def test_a_topic_is_made_once_the_controller_has_its_brokers_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fenced broker is refused as one that does not exist: here they are 98 at first."""
+    create, asked = AIOKafkaAdminClient.create_topics, 0
+
+    async def with_brokers_away(client: AIOKafkaAdminClient, topics: list[NewTopic]) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            topics = [NewTopic(topic.name, 1, replication_factor=99) for topic in topics]
+        return await create(client, topics)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", with_brokers_away)
+    topic = WantedTopic(settings.topic(EVENTS), partitions=1, replication=1, config={})
+
+    async with TopicAdmin(settings) as admin:
+        await admin.apply([CreateTopic(topic)])
+        assert await admin.describe([topic.name])
+
+    assert asked == 3
+
+
+async def test_a_cluster_with_too_few_brokers_is_told_after_a_while(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cortex_stream.kafka.admin._REGISTERED_TIMEOUT_S", 0.2)
+    too_many = WantedTopic(settings.topic(EVENTS), partitions=1, replication=3, config={})
+
+    async with TopicAdmin(settings) as admin:
+        with pytest.raises(BrokerUnavailable, match="replication 3"):
+            await admin.apply([CreateTopic(too_many)])
+
+
 async def test_a_setting_changed_by_hand_is_shown_and_mended_and_foreign_ones_stay(
     applied: Settings,
 ) -> None:
