@@ -1,9 +1,8 @@
 """What the edge asks of the engine, and what it gets: the contract between the two."""
 
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
-from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.errors import OutcomeTooLarge
 from cortex_stream.record import RecordSource
 from cortex_stream.values import value
@@ -12,9 +11,7 @@ from cortex_stream.values import value
 class Engine(Protocol):
     """Answers requests and events."""
 
-    def begin(
-        self, value: bytes | None, source: RecordSource
-    ) -> Outcome | Coroutine[Any, Any, Outcome]:
+    def begin(self, value: bytes | None, source: RecordSource) -> Outcome | Answering:
         """Return the outcome of a request if it is known at once, else what finds it.
 
         Whatever either of them raises means: this process cannot go on.

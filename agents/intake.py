@@ -6,9 +6,9 @@ Owner: the worker's event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -18,7 +18,7 @@ from agents.polled import PolledRecord, slices
 from agents.suspects import Counts, Place, Suspects
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery.attempts import Trial
-from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.kafka.undecodable import UndecodableRecord
 from cortex_stream.record import RecordSource
@@ -136,7 +136,7 @@ class Intake:
         engine = self._core.engine
         for record in piece:
             source = _source(record, feed, batch)
-            begun: Outcome | Coroutine[Any, Any, Outcome]
+            begun: Outcome | Answering
             try:
                 if isinstance(record, UndecodableRecord):
                     begun = engine.unreadable(source, record.unreadable)
@@ -153,13 +153,13 @@ class Intake:
 
     async def _publish_found(
         self,
-        outcome: Coroutine[Any, Any, Outcome],
+        find: Answering,
         value: bytes | None,
         source: RecordSource,
         track: Track,
     ) -> None:
         try:
-            answer = Answer(value, source, await outcome)
+            answer = Answer(value, source, await find())
         except Exception:
             _log_failure(source)
             raise
@@ -184,7 +184,7 @@ class Intake:
             outcome = engine.process_event(record.value, source)
         else:
             begun = engine.begin(record.value, source)
-            outcome = begun if isinstance(begun, Outcome) else await begun
+            outcome = begun if isinstance(begun, Outcome) else await begun()
         return Answer(record.value, source, outcome)
 
     async def _answer_with_care(

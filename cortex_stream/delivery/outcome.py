@@ -2,7 +2,7 @@
 
 import base64
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
@@ -44,6 +44,10 @@ class Outcome:
     handed_to: str | None = None
     waiting: Waiting | None = None
     attempt: int = 1
+
+
+Answering = Callable[[], Coroutine[Any, Any, Outcome]]
+"""What finds an outcome when it is called; who has no more use for it need not call it."""
 
 
 @value()

@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from cortex_stream.clock import Clock
-from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.delivery.retry import (
     Fate,
     GiveUp,
@@ -112,11 +113,9 @@ class Engine:
     async def process(self, value: bytes | None, source: RecordSource) -> Outcome:
         """Answer one request, or hand it over; see `begin`."""
         begun = self.begin(value, source)
-        return begun if isinstance(begun, Outcome) else await begun
+        return begun if isinstance(begun, Outcome) else await begun()
 
-    def begin(
-        self, value: bytes | None, source: RecordSource
-    ) -> Outcome | Coroutine[Any, Any, Outcome]:
+    def begin(self, value: bytes | None, source: RecordSource) -> Outcome | Answering:
         """Return how the request ends if that is known at once, else what answers it.
 
         It may end in a hand-over: before a stage that is not hosted here; or, to be read again
@@ -128,7 +127,7 @@ class Engine:
                 so it must not be acknowledged.
         """
         if len(value or b"") > INLINE_BYTES:
-            return self._begin_aside(value, source)
+            return partial(self._begin_aside, value, source)
         return self._go_on(self._reader.read(value, source), value, source)
 
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
@@ -173,11 +172,11 @@ class Engine:
         async with self._aside:
             read = await asyncio.to_thread(self._reader.read, value, source)
         begun = self._go_on(read, value, source)
-        return begun if isinstance(begun, Outcome) else await begun
+        return begun if isinstance(begun, Outcome) else await begun()
 
     def _go_on(
         self, read: tuple[WorkItem, Try] | Outcome, value: bytes | None, source: RecordSource
-    ) -> Outcome | Coroutine[Any, Any, Outcome]:
+    ) -> Outcome | Answering:
         """Answer what was read, unless it has ended or its tenant must wait."""
         if isinstance(read, Outcome):
             return read
@@ -187,7 +186,7 @@ class Engine:
             metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
         if source.stage is None and self._crowding.too_many(item.lane, item.request.tenant):
             return self._hand_over(item, value, VALIDATION, begin)
-        return self._answer_once(item, value, begin, source)
+        return partial(self._answer_once, item, value, begin, source)
 
     async def _answer_once(
         self, item: WorkItem, value: bytes | None, begin: Try, source: RecordSource

@@ -148,7 +148,7 @@ async def _engine(
     models = ServedModels(
         [free_model(runner)],
         default=NAME,
-        rule=lambda _: BatchRule(max_rows=8, max_tokens=256),
+        rule=lambda _: BatchRule(max_rows=8, max_tokens=160),
         run_timeout_s=60,
         clock=clock,
         on_stuck=lambda _: None,

@@ -1,6 +1,7 @@
 """Rows, goals and pictures out of what was measured; what all profiles share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Final
 
 from cortex_stream.loadtest.latency import Latency
@@ -14,7 +15,7 @@ from schemas.outcomes import OutcomeKind
 MAX_RSS_MB: Final = 350.0
 LATENCY: Final = (
     "the broker's append time of the outcome (LogAppendTime) minus the request's CreateTime, which"
-    " the driver's Kafka client sets when it takes the request, so that its linger of 5 ms counts;"
+    " the driver's Kafka client sets when it takes the request, and which it does not let linger;"
     " broker and driver read the same clock, in whole milliseconds; percentiles are measured values"
 )
 
@@ -125,6 +126,12 @@ def series(measured: Mapping[str, Measured]) -> dict[str, Sequence[Row]]:
         name: [second.row() for second in per_second(each.ledger, each.samples)]
         for name, each in measured.items()
     }
+
+
+def median_of(figures: Iterable[float | None]) -> float | None:
+    """Return the median of those that were measured; None if none was."""
+    known = [each for each in figures if each is not None]
+    return median(known) if known else None
 
 
 def ratio_goal(

@@ -139,7 +139,7 @@ class InferenceSettings(Section):
         examples=[8],
     )
     batch_tokens: int = Field(
-        256,
+        160,
         ge=1,
         description="Padded tokens (rows x longest) of one CPU batch.",
         examples=[512],

@@ -70,7 +70,6 @@ async def answer_requests(job: Job, poll: Poll) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=job.brokers,
         enable_idempotence=True,
-        linger_ms=5,
         max_batch_size=_PRODUCE_BATCH_BYTES,
     )
     with ThreadPoolExecutor(usable_cores()) as pool:

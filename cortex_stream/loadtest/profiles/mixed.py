@@ -1,8 +1,6 @@
 """A critical request while a backlog waits: what does urgency buy, and what does it cost?"""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from statistics import median
 from typing import Final
 
 from cortex_stream.errors import OperatorError
@@ -11,6 +9,7 @@ from cortex_stream.loadtest.figures import (
     lane_chart,
     lane_rows,
     load_row,
+    median_of,
     method,
     ratio_goal,
     resolved_goal,
@@ -76,15 +75,15 @@ async def measure_mixed(bench: Bench) -> Report:
         goals=[
             ratio_goal(
                 "critical p99 / two-topic loop's",
-                _median(map(_critical_p99_ms, ours)),
-                _median(map(_critical_p99_ms, two)),
+                median_of(map(_critical_p99_ms, ours)),
+                median_of(map(_critical_p99_ms, two)),
                 at_most=0.65,
                 note=enough(sum(map(_criticals, ours)), _SAMPLES),
             ),
             ratio_goal(
                 "answers per second / unprioritised loop's",
-                _median(_rate_per_s(bench, each) for each in ours),
-                _median(_rate_per_s(bench, each) for each in loop),
+                median_of(_rate_per_s(bench, each) for each in ours),
+                median_of(_rate_per_s(bench, each) for each in loop),
                 at_least=0.9,
                 note=unavailable(sides),
             ),
@@ -144,11 +143,6 @@ async def _run(bench: Bench, side: Side) -> Measured:
 def _critical_p99_ms(measured: Measured) -> float | None:
     latency = measured.ledger.latencies().get(Lane.CRITICAL)
     return None if latency is None else latency.p99_ms
-
-
-def _median(figures: Iterable[float | None]) -> float | None:
-    known = [each for each in figures if each is not None]
-    return median(known) if known else None
 
 
 def _criticals(measured: Measured) -> int:

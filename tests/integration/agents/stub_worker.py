@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -22,7 +23,7 @@ from agents.faust_worker import EdgeWorker
 from agents.status import EdgeStatus
 from cortex_stream.bootstrap.bounds import admission_bounds
 from cortex_stream.clock import SystemClock
-from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.errors import CortexError, OutcomeTooLarge
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import OutgoingRecord, RecordSource
@@ -37,7 +38,10 @@ from topics.names import INVALIDATIONS, RESULTS
 class StubEngine:
     began = False  # the start of the process is none of the engine's turns
 
-    async def begin(self, value: bytes | None, source: RecordSource) -> Outcome:
+    def begin(self, value: bytes | None, source: RecordSource) -> Answering:
+        return partial(self._answer, value, source)
+
+    async def _answer(self, value: bytes | None, source: RecordSource) -> Outcome:
         asked = _read(value)
         if asked.get("ms"):
             await asyncio.sleep(asked["ms"] / 1000)

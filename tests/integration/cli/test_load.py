@@ -89,13 +89,16 @@ async def test_a_side_is_measured_on_topics_of_its_own_and_stops_afterwards(benc
 async def test_a_tiny_latency_profile_says_what_was_measured_and_what_was_not(
     bench: Bench,
 ) -> None:
-    report = await measure_latency(bench)
+    report = await measure_latency(bench, turns=2)
 
     verdicts = {goal.what: goal.verdict for goal in report.goals}
     assert verdicts["requests of ours without exactly one result"] == "met"
     assert verdicts["p50 at half / aiokafka loop's"] == "not measured"  # it was not asked for
     assert report.passed
-    assert {row["load"] for row in report.tables["Latency, ms"]} == {"half", "fifth"}
-    assert json.loads(report.to_json())["series"]["cortex-stream, half"]
+    medians = report.tables["Medians of the turns, ms"]
+    assert [(row["load"], row["turns"]) for row in medians] == [("half", 2), ("fifth", 2)]
+    turns = [row for row in report.tables["Latency, ms"] if str(row["load"]).startswith("half")]
+    assert medians[0]["p99"] == pytest.approx(sum(float(str(row["p99"])) for row in turns) / 2)
+    assert json.loads(report.to_json())["series"]["cortex-stream, half, turn 2"]
     assert "<polyline" in report.charts["half"]
     assert bench.settings.kafka_brokers not in report.to_markdown(charts={})

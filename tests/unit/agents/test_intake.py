@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiokafka.structs import ConsumerRecord
 
 from agents.intake import Batch, Intake
 from agents.suspects import Counts
 from agents.track import Partition, Track, Tracks
-from cortex_stream.delivery.outcome import Outcome
+from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.hosting import Feed
@@ -35,7 +36,10 @@ class Echo:
     def due_in_s(self, _source: RecordSource) -> float:
         return self.due_s
 
-    async def begin(self, value: bytes | None, _source: RecordSource) -> Outcome:
+    def begin(self, value: bytes | None, _source: RecordSource) -> Answering:
+        return partial(self._answer, value)
+
+    async def _answer(self, value: bytes | None) -> Outcome:
         self.began.append(value)
         return _echo(value)
 

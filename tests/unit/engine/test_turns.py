@@ -12,6 +12,9 @@ from tests.unit.engine.desk import open_engine, request, source
 from tests.unit.engine.hostile import HOSTILE
 from tests.unit.engine.turns import measured_turns
 
+# Tracing costs up to five times what is measured: the limit is for a worker as users run it.
+pytestmark = pytest.mark.no_cover
+
 LIMIT_S = 0.05
 LONG_TEXT = "What is long takes its time, and nobody else's. " * 86  # 4 KB
 
