@@ -92,6 +92,10 @@ class Commits:
     async def _commit(self, choose: Callable[[], Marked]) -> bool:
         async with self._one_by_one:
             marks = choose()
+            for at in self._marks.keys() & marks.keys():
+                # It may say less than the commit before: what only that one covers waits.
+                until = min(self._marks[at].until or 0, marks[at].until or 0) or None
+                self._marks[at] = self._marks[at]._replace(until=until)
             commits = {at: (mark.offset, mark.metadata) for at, mark in marks.items()}
             committed = bool(marks) and await self._beside(try_commit, self._member, commits)
             if committed:

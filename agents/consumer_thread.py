@@ -61,7 +61,7 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
         keep_fetched_bytes()
         self._pace = Pace(now_s=SystemClock().monotonic_s())
         consumer = super()._create_worker_consumer(transport)
-        _, consumer._fetch_max_wait_ms = self._pace.wait(self._asking.held)  # noqa: SLF001
+        _, consumer._fetch_max_wait_ms = self._pace.fetch  # noqa: SLF001
         return consumer
 
     @property
@@ -99,11 +99,9 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
                 taken = await self._take(fetcher)
                 now_s = SystemClock().monotonic_s()
                 for at, (records, _) in taken.items():
-                    self._pace.took(at.topic, len(records))
+                    self._pace.took(at.topic, len(records), held=self._asking.held(at.topic))
                 self._pace.look(now_s=now_s)
-                fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = self._pace.wait(  # noqa: SLF001
-                    self._asking.held
-                )
+                fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = self._pace.fetch  # noqa: SLF001
                 left_s = deadline - loop.time()
                 if taken or left_s <= 0:
                     return Polled(assignment, now_s, taken)

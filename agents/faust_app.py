@@ -225,6 +225,8 @@ class EdgeApp(faust.App):
         """Drain and leave the group, within a time that no dead broker can stretch."""
         self.edge.draining = True
         limit_s = self._settings.kafka.drain_timeout_s + STOP_MARGIN_S
+        if self.crashed and self.code_if_cut_off is ExitCode.CUT_OFF:
+            self.code_if_cut_off = ExitCode.FAILED  # nobody has told it to stop
         timer = threading.Timer(limit_s, os._exit, (self.code_if_cut_off,))
         timer.daemon = True
         timer.start()

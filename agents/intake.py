@@ -65,6 +65,8 @@ class Intake:
         self._drain_timeout_s = drain_timeout_s
         self._read_counts = read_counts
         self._scope = scope
+        for trial in Trial:  # an alert sees no increase of a series that begins with its first one
+            metrics.SUSPECTS.labels(trial.name.lower())
 
     async def start(self) -> None:
         """Begin on the running loop."""
@@ -78,7 +80,7 @@ class Intake:
         """Take note of an assignment before its first record; nothing may be in flight."""
         self.suspects = Suspects(suspects, busy=lambda: self._core.busy)
         if not self.suspects.none:
-            _ = self._scope.start(self.suspects.learn(self._read_counts), name="read counts")
+            _ = self._scope.start(self._learn(), name="read counts")
 
     async def take_requests(self, batch: Batch, feed: Feed) -> None:
         """Begin every record; return when all have begun or the assignment ended."""
@@ -113,6 +115,11 @@ class Intake:
         await self._scope.close()
         self.outbox.forget()
         await self._uncount()
+
+    async def _learn(self) -> None:
+        """Read the counts of suspects. Where that takes too long, the watchdog ends the process."""
+        with self.outbox.numbered():
+            await self.suspects.learn(self._read_counts)
 
     async def _answer_when_due(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
         """Answer a retry at its time. Where its assignment ends before, whoever is next waits on."""

@@ -115,7 +115,7 @@ class Outbox:
 
         `then` is what must be durable in between.
         """
-        with self._numbered():
+        with self.numbered():
             await self._deliver(answer, track, then=then)
 
     async def _deliver(
@@ -157,7 +157,7 @@ class Outbox:
         """
         if not records:
             return True
-        with self._numbered():
+        with self.numbered():
             failed = failed or await self.try_durable(records)
             if failed is None:
                 return True
@@ -172,13 +172,19 @@ class Outbox:
 
     async def try_durable(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
         """Produce once; return None if all are durable, else why they may not be."""
-        # Only while sending: those that wait for one topic must not hold up the others.
-        with self._numbered():
-            async with self._confirming:
+        with self.numbered():
+            await self._confirming.acquire()
+            sending = asyncio.ensure_future(self._producer.send(*records))
+            try:
                 try:
-                    await self._producer.send(*records)
-                except BrokerUnavailable as error:
-                    return error
+                    await asyncio.wait([sending], timeout=_PATIENCE_S)
+                finally:  # what waits for one partition must not hold up the others
+                    self._confirming.release()
+                await sending
+            except BrokerUnavailable as error:
+                return error
+            finally:
+                await _ended(sending)
         return None
 
     def settle(self, answer: Answer, track: Track) -> None:
@@ -240,13 +246,13 @@ class Outbox:
 
     def _go_on_alone(self, posted: _Posted, failed: BrokerUnavailable | None = None) -> None:
         async def deliver() -> None:
-            with self._numbered(posted.number):
+            with self.numbered(posted.number):
                 await self._deliver(posted.answer, posted.track, failed=failed)
 
         _ = self._scope.start(deliver(), name="deliver")
 
     @contextmanager
-    def _numbered(self, number: int | None = None) -> Iterator[None]:
+    def numbered(self, number: int | None = None) -> Iterator[None]:
         """Keep what is under way among what `oldest` looks at, under the number that it has."""
         if number is None:
             number = next(self._numbers)
@@ -282,6 +288,15 @@ async def _unfinished(
     if not confirmations:
         return confirmations
     return (await asyncio.wait(confirmations, timeout=timeout_s))[1]
+
+
+async def _ended(task: "asyncio.Future[Any]") -> None:
+    """Cancel what was begun, if it has not ended, and wait for its end."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # seen
 
 
 async def _raise(error: Exception) -> None:

@@ -1,56 +1,78 @@
-"""How long a fetch may wait for more records: as long as nobody notices.
+"""How long a fetch may wait for more records: so long that nobody notices.
 
-A fetch that waits brings more of them, and each costs the worker and the broker less processor time.
-At 800 records a second a fetch that waits 20 ms brings 16 instead of 4. But a record that could run
-at once waits, too.
+A fetch that waits brings more of them, and each fetch costs the worker and the broker processor
+time. But a record that could run at once waits, too. So a fetch waits for a tenth of the time that
+records spend in the process anyway, if that brings a record more. Where so many come in that fetches
+cost the model its processor, one record in ten may wait longer than that.
 
 Owner: the thread that polls.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 _FEW_MS: Final = 100
 """What aiokafka's one fetch per broker waits for the first record. At Faust's 1500 ms a drained
 partition waits that long behind the empty ones: 10.7 records/s instead of 47.7 with 100 kB records."""
-_MANY_MS: Final = 20
 _MANY_BYTES: Final = 1 << 20
-_WORTH_PER_S: Final = 400.0  # from here on 20 ms bring eight records or more
-_UNNOTICED_S: Final = 0.2  # in the process: ten times as long
+_MANY_MS: Final = 20  # at most: beyond it a fetch costs little already
+_UNNOTICED: Final = 0.1  # of the time that a record stays
+_MUCH_PER_S: Final = 400.0  # from here on 20 ms bring eight records or more
 _MOST: Final = 0.9  # of the records that come in
 _WINDOW_S: Final = 0.5
 
 
+@dataclass(slots=True)
+class _Topic:
+    records: int = 0
+    polls: int = 0
+    held: int = 0  # summed over those polls
+
+
 class Pace:
-    """Follows how many records of each topic come in, and says what the next fetch waits for."""
+    """Follows how many records come in and how long they stay, topic by topic.
+
+    Attributes:
+        fetch: the least bytes that the next fetch brings, and the milliseconds after which it
+            brings less.
+    """
 
     def __init__(self, *, now_s: float) -> None:
+        self.fetch = (1, _FEW_MS)
         self._began_s = now_s
-        self._counts: Counter[str] = Counter()
-        self._per_s: dict[str, float] = {}
+        self._topics: dict[str, _Topic] = {}
 
-    def took(self, topic: str, records: int) -> None:
-        """Count what a poll took of a topic."""
-        self._counts[topic] += records
+    def took(self, topic: str, records: int, *, held: int) -> None:
+        """Count what a poll took of a topic, of which so many records were in the process."""
+        seen = self._topics.setdefault(topic, _Topic())
+        seen.records += records
+        seen.polls += 1
+        seen.held += held
 
     def look(self, *, now_s: float) -> None:
-        """See what came in over the last half second, or since the poll before it."""
-        spent_s = now_s - self._began_s
-        if spent_s >= _WINDOW_S:
-            self._per_s = {topic: count / spent_s for topic, count in self._counts.items()}
-            self._counts.clear()
-            self._began_s = now_s
+        """Decide by what came in over the last half second, or since the poll before it.
 
-    def wait(self, held: Callable[[str], int]) -> tuple[int, int]:
-        """Return the least bytes that a fetch brings, and the milliseconds after which it brings less.
-
-        It waits for many while much comes in, nine of ten records in topics whose records stay in
-        the process for 200 ms or more: what is `held` of a topic, over what comes in.
+        A record stays for what is held of its topic over what comes in (Little, "A Proof for the
+        Queuing Formula: L = λW", 1961). The topic whose records stay for the shortest time decides.
         """
-        stay_per_s = sum(
-            per_s for topic, per_s in self._per_s.items() if held(topic) >= per_s * _UNNOTICED_S
+        spent_s = now_s - self._began_s
+        if spent_s < _WINDOW_S:
+            return
+        stays_s = {
+            topic: seen.held / seen.polls * spent_s / seen.records
+            for topic, seen in self._topics.items()
+        }
+        records = sum(seen.records for seen in self._topics.values())
+        unhurt = sum(
+            seen.records
+            for topic, seen in self._topics.items()
+            if stays_s[topic] * _UNNOTICED >= _MANY_MS / 1000
         )
-        if stay_per_s >= max(_WORTH_PER_S, _MOST * sum(self._per_s.values())):
-            return _MANY_BYTES, _MANY_MS
-        return 1, _FEW_MS
+        if unhurt >= max(_MUCH_PER_S * spent_s, _MOST * records):
+            wait_ms = _MANY_MS
+        else:
+            wait_ms = min(_MANY_MS, int(1000 * _UNNOTICED * min(stays_s.values(), default=0.0)))
+        worth = wait_ms * records >= 1000 * spent_s
+        self.fetch = (_MANY_BYTES, wait_ms) if worth else (1, _FEW_MS)
+        self._topics.clear()
+        self._began_s = now_s

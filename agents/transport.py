@@ -57,6 +57,7 @@ class EdgeConsumer(driver.Consumer):
         self._tracks = transport.intake.tracks
         self._tracks.on_room = self._on_room
         self._assignment: object | None = None
+        self._revoked = False
         self._starving: set[str] = set()
         self._left = asyncio.Event()  # set once a stop has made its last commit
         self._commits = Commits(self._tracks, self._beside)
@@ -171,6 +172,7 @@ class EdgeConsumer(driver.Consumer):
             return
         if revoked:
             self.rebalances.stopped()
+        self._revoked = True
         self.stop_flow()
         self.app.flow_control.suspend()
         self._tracks.close()
@@ -183,9 +185,15 @@ class EdgeConsumer(driver.Consumer):
         self._intake.begin(await self._commits.take_over(assigned))
         self._commits.begin(self._intake.suspects)
         self._assignment = self._aiokafka_assignment()
+        self._revoked = False
         await super().on_partitions_assigned(assigned, generation_id)
         self.rebalances.assigned()
         log.info("partitions.assigned", count=len(assigned))
+
+    def resume_flow(self) -> None:
+        """Poll again, unless the assignment for which Faust had prepared that has ended meanwhile."""
+        if not self._revoked:
+            super().resume_flow()
 
     async def threadsafe_partitions_assigned(
         self, receiver_loop: asyncio.AbstractEventLoop, assigned: set[TP], generation_id: int = 0

@@ -1,7 +1,8 @@
 """Outcomes: the one terminal answer of a request, as a CloudEvent on `cortex.results`.
 
-The first record with an outcome id in its partition is the outcome; later ones with the same id
-are repetitions of a delivery and are ignored.
+The first record with an outcome id in its partition is the outcome. Of later ones with the same id
+only a `result` replaces an earlier `expired` or `dead_letter`; the others are repetitions of a
+delivery and are ignored. docs/operations/one-outcome.md says how to read them.
 """
 
 from enum import StrEnum

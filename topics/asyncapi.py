@@ -25,7 +25,8 @@ Requests and events are CloudEvents 1.0: structured JSON by default, binary mode
 A record whose Kafka timestamp is older than its topic keeps, or more than an hour ahead, is refused
 with INVALID_TIMESTAMP on the topics that clients write to: with its whole batch.
 
-Delivery is at least once; the first record with an outcome id in its partition is the outcome.
+Delivery is at least once; the first record with an outcome id in its partition is the outcome, and
+only a `result` replaces an earlier `expired` or `dead_letter` (docs/operations/one-outcome.md).
 
 Topic names are shown without the prefix of an environment, partitions and replicas as in
 production. Topics marked `x-planned` belong to a later release.

@@ -27,7 +27,7 @@ from cortex_stream.engine.embedding import EmbeddingStage
 from cortex_stream.engine.endings import Endings
 from cortex_stream.engine.engine import Engine
 from cortex_stream.engine.models import KnownModel, ServedModels
-from cortex_stream.errors import CortexError, InvariantError, OperatorError
+from cortex_stream.errors import Conflict, CortexError, InvariantError, OperatorError
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.kafka.admin import verify_topics
 from cortex_stream.record import RecordSource
@@ -47,6 +47,7 @@ from cortex_stream.telemetry.process_memory import ProcessMemory, give_back_free
 from cortex_stream.telemetry.rates import RateMeter
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
+from schemas.requests import DATA_BY_TYPE
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -199,6 +200,10 @@ class Worker:
             retries=self.settings.retries,
             dedupe=self.dedupe.window,
         )
+        for request_type in DATA_BY_TYPE:  # an alert sees no increase of a series that is new
+            metrics.labelled(
+                metrics.OUTCOMES, OutcomeKind.REJECTED.value, request_type, Conflict.code
+            )
         scope = await self._scope.enter_async_context(TaskScope())
         _ = scope.start(self.memory.run(), name="watch memory")
         _ = scope.start(self.dedupe.run(), name="dedupe window")

@@ -26,7 +26,7 @@ def doctor(
     Each failing line ends with the command that repairs it. What these
     settings do not need is a note. Changes nothing.
 
-    Exit codes: 0 a worker can start; 1 something fails.
+    Exit codes: 0 a worker can start and do all that is set; 1 something fails, Redis too if it is set.
     """
     found = asyncio.run(_run(None if as_json else console()))
     failed = [check for check in found if check.failed]

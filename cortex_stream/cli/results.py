@@ -43,7 +43,9 @@ def results(
 ) -> None:
     """Show the outcomes that are in Kafka. Order holds within a partition only.
 
-    A request may appear twice after a fault: the first outcome with an id counts.
+    A request may appear twice after a fault: the first outcome with an id
+    counts, and only a result replaces an earlier expired or dead_letter
+    (docs/operations/one-outcome.md).
     """
     begin: Start = "beginning"
     if start is From.LATEST or (start is None and follow):

@@ -110,7 +110,10 @@ def choose_provider(wanted: Literal["auto", "cpu", "cuda"], available: Sequence[
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many threads can run at once: affinity, bounded by the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:  # macOS
+        cores = os.cpu_count() or 1
     try:
         quota_us, period_us = (cgroup / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):  # no cgroup v2 here

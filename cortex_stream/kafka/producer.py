@@ -83,6 +83,7 @@ class KafkaProducer:
         self._client: AIOKafkaProducer | None = None
         self._running = False
         self._changing = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Connect, as `start` does."""
@@ -121,6 +122,8 @@ class KafkaProducer:
         self._running = False
         if self._client is not None:
             await self._discard(self._client)
+        if self._stopping:
+            await asyncio.wait(self._stopping)
 
     async def send(self, *records: OutgoingRecord) -> None:
         """Produce `records` in order; return once all of them are durable.
@@ -239,7 +242,10 @@ class KafkaProducer:
             if self._client is not client:
                 return  # another task was faster
             self._client = None
-            await _stop(client)
+            stopping = asyncio.ensure_future(_stop(client))  # bounded, and `stop` waits for it
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            await asyncio.shield(stopping)  # who is cancelled leaves no client behind
 
 
 async def _stop(client: AIOKafkaProducer) -> None:
@@ -253,3 +259,5 @@ async def _stop(client: AIOKafkaProducer) -> None:
         while not sender.done():  # cancelled once, it still waits for each request under way
             sender.cancel()
             await asyncio.wait([sender], timeout=_CANCEL_AGAIN_S)
+        # What it has not sent would stay unconfirmed until its sender's time limit.
+        client._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 (as above)

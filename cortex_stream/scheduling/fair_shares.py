@@ -14,17 +14,20 @@ Owner: whoever calls it; it holds no lock.
 """
 
 from collections.abc import Hashable
-from heapq import heappop, heappush, heapreplace
-from typing import Generic, TypeVar
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+MOST_KNOWN: Final = 1000
+"""Beside four times as many as have work."""
 
 
 class FairShares(Generic[K]):
     """The use of each of many, in tokens per weight.
 
-    Every operation costs O(log n) of those who have work, or less. Who rests is forgotten as soon
-    as the others have caught up.
+    Every operation costs O(log n) of those who are known, on average. Who rests is forgotten once
+    the others have caught up, or the resting are many: each may then come back a charge too soon.
     """
 
     def __init__(self) -> None:
@@ -36,6 +39,10 @@ class FairShares(Generic[K]):
         self._ridden: dict[K, float] = {}  # since its last turn
         self._joined = 0
         self._least = 0.0
+
+    def __len__(self) -> int:
+        """Return how many are known: those who have work, and those who rest."""
+        return len(self._used)
 
     def join(self, key: K, *, rank: int | None = None) -> None:
         """Count `key` among those who have work; of equals the lowest `rank` is next.
@@ -53,6 +60,12 @@ class FairShares(Generic[K]):
     def leave(self, key: K) -> None:
         """Count `key` no more: it has no work."""
         self._working.discard(key)
+        # Where everybody comes once, the others never catch up with anybody.
+        if len(self._used) > MOST_KNOWN + 4 * len(self._working):
+            self._used = {key: self._used[key] for key in self._working}
+            self._ridden = {key: self._ridden[key] for key in self._working & self._ridden.keys()}
+            self._order = [entry for entry in self._order if entry[2] in self._working]
+            heapify(self._order)
 
     def take_turn(self) -> K | None:
         """Return who has work and has used least, or None when nobody has work."""

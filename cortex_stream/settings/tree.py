@@ -77,7 +77,8 @@ class Settings(BaseSettings):
     postgres_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
         validation_alias="POSTGRES_URL",
-        description="PostgreSQL with pgvector; may carry a password, so it is never shown.",
+        description="PostgreSQL with pgvector, for later releases: no worker uses it, only `doctor`"
+        " looks. May carry a password, so it is never shown.",
         examples=["postgresql://cortex:…@db/cortex"],
     )
     model_cache_size: ByteSize = Field(

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    TopicAuthorizationFailedError,
+)
 
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge, ProducerFatal
@@ -252,6 +256,41 @@ async def test_a_silent_broker_costs_no_more_than_the_timeouts(
                 await producer.send(SMALL)
         async with asyncio.timeout(12):
             await producer.stop()
+
+
+async def test_what_a_stopped_producer_could_not_send_is_told_and_not_left_pending(
+    applied: Settings, stack: Stack
+) -> None:
+    producer = KafkaProducer(applied)
+    await producer.start()
+    await producer.send(SMALL)
+
+    with paused_kafka(stack):
+        posted = await producer.post(SMALL)
+        async with asyncio.timeout(12):
+            await producer.stop()
+
+        assert posted.done()
+        assert isinstance(posted.exception(), ProducerClosed)
+
+
+async def test_a_stop_that_is_cut_off_leaves_no_client_behind(
+    applied: Settings, stack: Stack
+) -> None:
+    producer = KafkaProducer(applied)
+    await producer.start()
+    await producer.send(SMALL)
+    client = producer._client
+    assert client is not None
+    with paused_kafka(stack):
+        _ = await producer.post(SMALL)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await producer.stop()
+        async with asyncio.timeout(12):
+            await producer.stop()
+
+    assert client._sender.sender_task.done()
 
 
 async def test_what_was_not_confirmed_in_time_may_still_arrive_and_sending_goes_on(

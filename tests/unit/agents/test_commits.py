@@ -98,3 +98,35 @@ async def test_an_assignment_begins_once_the_last_commit_of_the_one_before_has_e
         assert await taking_over == {AT: range(9, 40)}
         assert not await committing
         assert commits.offset(AT) == 9
+
+
+async def test_nothing_begins_under_a_commit_that_may_say_less_than_the_one_before() -> None:
+    # given: much began before the last commit, so that it says that a lot more may
+    group = Group()
+    tracks = delivered(*range(5, 1005))
+    commits = await begun(group, tracks)
+    assert await commits.may_begin({AT: range(5, 6)})
+    assert await commits.may_begin({AT: range(6, 1005)})
+    _, said = group.commits[AT]
+    assert await commits.may_begin({AT: range(1005, 1100)})
+    assert group.commits[AT][1] == said  # it covered them: nothing was committed
+
+    # when: little has begun since
+    tracks.finish(tracks.deliver(AT, [(1005, 1)]), 5)
+    group.began.clear()
+    group.may_end.clear()
+    async with TaskScope() as scope:
+        committing = scope.start(commits.go_on(), name="commit")
+        await group.began.wait()
+        beginning = scope.start(commits.may_begin({AT: range(1100, 1200)}), name="begin")
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        # then
+        assert not beginning.done()
+        group.may_end.set()
+        assert await beginning
+        assert await committing
+
+    until = int(group.commits[AT][1].removeprefix("until="))
+    assert until >= 1200

@@ -463,7 +463,7 @@ async def test_nothing_runs_beside_a_suspect_that_runs_alone() -> None:
     async def answer(source: RecordSource) -> Outcome:
         assert source.offset != 1 or read_counts(world.counts)[b"t/0/1"] == DELIVERIES
         running.add(source.offset)
-        for _ in range(5):
+        for _ in range(50):
             beside[source.offset] = beside.get(source.offset, set()) | running
             await asyncio.sleep(0)
         running.discard(source.offset)

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_stream.scheduling.fair_shares import FairShares
+from cortex_stream.scheduling.fair_shares import MOST_KNOWN, FairShares
 
 
 def test_nobody_is_next_while_nobody_has_work() -> None:
@@ -153,3 +153,17 @@ def test_the_next_is_always_the_least_of_those_with_work(
             assert shares.may_ride(chosen, most=0)
             shares.charge(chosen, float(tokens))
     assert len(shares._order) == len(shares._used)
+
+
+def test_those_who_come_once_are_forgotten_and_those_who_work_are_not() -> None:
+    shares: FairShares[int] = FairShares()
+    shares.join(-1)
+    shares.charge(-1, 5.0)
+    for key in range(10 * MOST_KNOWN):
+        shares.join(key)
+        assert shares.take_turn() == key
+        shares.charge(key, 10.0)
+        shares.leave(key)
+
+    assert len(shares) <= MOST_KNOWN + 5
+    assert shares.take_turn() == -1
