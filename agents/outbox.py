@@ -172,19 +172,13 @@ class Outbox:
 
     async def try_durable(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
         """Produce once; return None if all are durable, else why they may not be."""
+        # Only while sending: those that wait for one topic must not hold up the others.
         with self.numbered():
-            await self._confirming.acquire()
-            sending = asyncio.ensure_future(self._producer.send(*records))
-            try:
+            async with self._confirming:
                 try:
-                    await asyncio.wait([sending], timeout=_PATIENCE_S)
-                finally:  # what waits for one partition must not hold up the others
-                    self._confirming.release()
-                await sending
-            except BrokerUnavailable as error:
-                return error
-            finally:
-                await _ended(sending)
+                    await self._producer.send(*records)
+                except BrokerUnavailable as error:
+                    return error
         return None
 
     def settle(self, answer: Answer, track: Track) -> None:
@@ -288,15 +282,6 @@ async def _unfinished(
     if not confirmations:
         return confirmations
     return (await asyncio.wait(confirmations, timeout=timeout_s))[1]
-
-
-async def _ended(task: "asyncio.Future[Any]") -> None:
-    """Cancel what was begun, if it has not ended, and wait for its end."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # seen
 
 
 async def _raise(error: Exception) -> None:

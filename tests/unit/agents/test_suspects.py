@@ -84,6 +84,7 @@ class World(Core, Engine):
     ) -> None:
         self.logs = logs
         self.slow_s = 0.03
+        self.drain_timeout_s = 0.01
         self._events = events
         self.commits: dict[Place, Commit] = {}
         self.counts: list[tuple[bytes | None, bytes | None]] = []
@@ -104,7 +105,13 @@ class World(Core, Engine):
     async def _live(self, stop_after: int) -> None:
         self._dead = asyncio.Event()
         tracks = Tracks(Admission({"t": Bound(PLENTY, PLENTY)}, total_bytes=PLENTY))
-        intake = Intake(self, self, tracks, drain_timeout_s=0.01, read_counts=self.read_counts)
+        intake = Intake(
+            self,
+            self,
+            tracks,
+            drain_timeout_s=self.drain_timeout_s,
+            read_counts=self.read_counts,
+        )
         await intake.start()
         commits = Commits(tracks, self._beside)
         intake.begin(await commits.take_over(self.logs))
@@ -352,6 +359,7 @@ def test_an_event_that_ends_its_worker_is_given_up_and_those_behind_it_stay_in_o
 
 def test_without_a_death_nothing_is_counted_and_nothing_more_is_produced() -> None:
     world = World({Partition("t", n): [Kind.GOOD] * 100 for n in range(4)}, seed=4)
+    world.drain_timeout_s = 5.0  # nothing is cut off, however busy the machine is
 
     for _ in range(5):
         world.live(stop_after=40)  # told to stop, and started again
