@@ -202,9 +202,7 @@ class EdgeApp(faust.App):
             drain_timeout_s=settings.kafka.drain_timeout_s,
             read_counts=partial(read_all_counts, settings),
         )
-        self.edge = EdgeStatus(
-            lambda: cast("EdgeConsumer", self.consumer), self.intake, self.kafka_producer
-        )
+        self.edge = EdgeStatus(lambda: cast("EdgeConsumer", self.consumer), self.intake)
         self.foundation = _Foundation(self)
         self.watchdog = Watchdog(
             self.edge,

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -32,7 +32,7 @@ from topics.names import ATTEMPTS
 # second; while all places are taken, answers gather, and are posted in fuller sets.
 _UNCONFIRMED_SETS: Final = 64
 _SET_ANSWERS: Final = 32
-_PATIENCE_S: Final = 1.0  # then a set gives its place away and waits without
+_PATIENCE_S: Final = 1.0  # then what waits gives its place back and waits without
 _MIN_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 
@@ -172,9 +172,9 @@ class Outbox:
 
     async def try_durable(self, records: tuple[OutgoingRecord, ...]) -> BrokerUnavailable | None:
         """Produce once; return None if all are durable, else why they may not be."""
-        # Only while sending: those that wait for one topic must not hold up the others.
         with self.numbered():
-            async with self._confirming:
+            _ = await self._confirming.acquire()
+            with self._place():
                 try:
                     await self._producer.send(*records)
                 except BrokerUnavailable as error:
@@ -255,6 +255,18 @@ class Outbox:
             yield
         finally:
             _ = self._under_way.pop(number, None)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Give back a place that was taken: at the end, and after `_PATIENCE_S` at the latest.
+
+        A send to a partition without a leader takes 30 s, and must not hold up the others.
+        """
+        with ExitStack() as taken:
+            taken.callback(self._confirming.release)
+            patience = asyncio.get_running_loop().call_later(_PATIENCE_S, taken.close)
+            taken.callback(patience.cancel)
+            yield
 
     @contextmanager
     def _waiting(

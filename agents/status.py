@@ -5,7 +5,6 @@ from typing import Final
 
 from agents.intake import Intake
 from agents.transport import EdgeConsumer
-from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.progress import Standing
 from cortex_stream.web.status import PartitionStatus, RebalanceStatus
 from topics.names import ATTEMPTS
@@ -25,20 +24,16 @@ class EdgeStatus:
         self,
         consumer: Callable[[], EdgeConsumer],
         intake: Intake,
-        producer: KafkaProducer,
     ) -> None:
         self.draining = False
         self.stalls: tuple[str, ...] = ()
         self._consumer = consumer
         self._intake = intake
-        self._producer = producer
 
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Why outcomes cannot be produced, or suspects not run, a line for each reason."""
         obstacles = list(self._intake.outbox.unreachable[:_MOST_REASONS])
-        if not self._producer.able:
-            obstacles.append("the producer cannot reach Kafka")
         if self._intake.suspects.waiting:
             obstacles.append(f"suspects wait: their counts in {ATTEMPTS} are not read yet")
         return tuple(obstacles)

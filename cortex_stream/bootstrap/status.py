@@ -69,7 +69,7 @@ class WorkerStatus:
         return self._worker.failure is None
 
     def readiness(self) -> Readiness:
-        """Return whether models are warm, partitions assigned and the producer able."""
+        """Return whether models are warm, partitions assigned and outcomes durable in time."""
         reasons = []
         if self._edge.draining:
             reasons.append("draining: the process was told to stop")

@@ -103,11 +103,6 @@ class KafkaProducer:
         """Deliver what is pending and disconnect, as `stop` does."""
         await self.stop()
 
-    @property
-    def able(self) -> bool:
-        """Tell whether there is a client that is not known to be broken."""
-        return self._client is not None
-
     async def start(self) -> None:
         """Connect.
 

@@ -249,3 +249,39 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
         await desk.until(lambda: desk.worker.settled_offsets == [2])
 
     assert desk.log.values == [b"held", b"next"]  # it was posted before
+
+
+async def test_answers_that_hang_alone_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 1)
+    async with open_desk() as desk:
+        desk.publish(BLOCKED)
+        await desk.until(lambda: desk.log.asked == 1)  # alone, since nothing takes it
+        desk.publish(b"next", first=1)
+        await desk.until(lambda: desk.worker.settled_offsets == [1])
+        unfinished = 0 in desk.track.unfinished
+        await desk.scope.close()
+
+    assert desk.log.values == [b"next"]
+    assert unfinished
+
+
+async def test_a_place_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
+    monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 1)
+    async with open_desk() as desk:
+        desk.log.open.clear()
+        slow = asyncio.ensure_future(desk.outbox.try_durable((OutgoingRecord("out", None, b"a"),)))
+        await asyncio.sleep(0.05)  # longer than its patience
+        desk.log.open.set()
+        await slow
+        desk.log.open.clear()
+        for value in (b"b", b"c"):
+            desk.publish(value)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        asked = desk.log.asked
+        desk.log.open.set()
+        await desk.until(lambda: desk.log.values == [b"a", b"b", b"c"])
+
+    assert asked == 2

@@ -59,6 +59,8 @@ def test_more_than_30_combining_marks_in_a_row_get_a_joiner() -> None:
     )
 
 
+@pytest.mark.alone
+@pytest.mark.no_cover  # tracing costs ten times what is measured
 @pytest.mark.parametrize("marks", ["\u0300\u0316", "\u0f73", "\u0344"], ids=ascii)
 def test_marks_without_end_do_not_cost_quadratic_time(marks: str) -> None:
     text = "a" + marks * (10_000 // len(marks))

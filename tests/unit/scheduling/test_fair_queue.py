@@ -2,6 +2,7 @@ import gc
 from collections import Counter
 from time import process_time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -410,6 +411,8 @@ def test_the_lateness_of_a_row_is_the_time_since_its_deadline() -> None:
     assert row().late_s(now_s=NOW_S) == float("-inf")
 
 
+@pytest.mark.alone
+@pytest.mark.no_cover  # tracing costs ten times what is measured
 def test_a_row_costs_little_with_ten_thousand_waiting() -> None:
     queue = queue_of(*[row(LIVE[n % 4], 3 + n * 7919 % 250) for n in range(10_000)])
 
@@ -423,6 +426,8 @@ def test_a_row_costs_little_with_ten_thousand_waiting() -> None:
     assert spent_s / len(rows) < 100e-6  # 10 µs measured; a linear search would take 500
 
 
+@pytest.mark.alone
+@pytest.mark.no_cover  # tracing costs ten times what is measured
 def test_a_row_comes_and_goes_as_cheaply_with_a_hundred_thousand_waiting() -> None:
     queue = queue_of(*[row(Lane.LOW, 3 + n * 7919 % 250) for n in range(100_000)])
     shortest = [row(Lane.LOW, 3) for _ in range(2000)]  # where a sorted list of rows costs most
