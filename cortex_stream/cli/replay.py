@@ -232,6 +232,8 @@ async def _count(settings: Settings, wanted: ReplayPlan) -> None:
         f"{found.read} records read, {found.picked} would be put back"
         f" ({found.picked_bytes / 1e6:.1f} MB)"
     )
+    if found.too_large:
+        stdout.print(f"{found.too_large} are too large to be put back.")
     for request_type, records in sorted(found.types.items()):
         stdout.print(plain(f"  {request_type}: {records}"))
     if plan.rate_per_s is not None:
@@ -295,6 +297,10 @@ async def _run(settings: Settings, standing: Standing, report: Wanted) -> None:
             standing = await injection.run()
         if injection.undecodable:
             stdout.print(f"{injection.undecodable} records cannot be decoded and were left out.")
+        if injection.too_large:
+            stdout.print(
+                f"{injection.too_large} records are too large to be put back and were left out."
+            )
     topic = settings.topic(RESULTS if standing.plan.publish_to == "results" else REPLAYS)
     stdout.print(
         f"{standing.replay_id} is finished: {standing.put_back} records put back. Their outcomes,"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -145,13 +146,17 @@ class Measured:
         first, last = self.samples[0], self.samples[-1]
         return (last.machine_cpu_s - first.machine_cpu_s) / _elapsed_s(first, last) - self.cores
 
-    def results_per_s(self, *, begins_s: float, ends_s: float) -> float:
-        """Results appended in a part of the run; seconds since the first request."""
+    def results_per_s(self, *, begins_s: float, ends_s: float, within_ms: float = inf) -> float:
+        """Results appended in a part of the run; seconds since the first request.
+
+        Those that took longer than `within_ms` do not count.
+        """
         began_ms = min((asked.at_ms for asked in self.ledger.asked.values()), default=0)
         count = sum(
             begins_s <= (answer.append_ms - began_ms) / 1000 < ends_s
-            for answer in self.ledger.answers.values()
+            for request_id, answer in self.ledger.answers.items()
             if answer.kind is OutcomeKind.RESULT
+            and answer.append_ms - self.ledger.asked[request_id].at_ms <= within_ms
         )
         return count / (ends_s - begins_s)
 

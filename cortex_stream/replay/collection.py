@@ -37,6 +37,7 @@ class Collection:
         tally: how all requests ended now, compared or not.
         first_ms: the earliest timestamp of a request.
         expired_offsets: offsets of the plan whose records are kept no longer.
+        too_large: records that the replay had to leave out, since they have no room for our header.
     """
 
     replay_id: str
@@ -46,6 +47,7 @@ class Collection:
     now: dict[str, Answer] = field(default_factory=dict)
     first_ms: int | None = None
     expired_offsets: int = 0
+    too_large: int = 0
 
 
 async def collect(
@@ -85,6 +87,9 @@ async def _expect(settings: Settings, standing: Standing, *, most_texts: int) ->
                 continue
             asked = read_asked(record.value, source_of(record, settings), limits=settings.limits)
             if not selection.picks(asked):
+                continue
+            if not selection.fits(record.key, record.value, record.headers):
+                found.too_large += 1
                 continue
             identity = asked.outcome_id(standing.replay_id)
             found.tally.expect(identity)

@@ -56,6 +56,7 @@ class Injection:
 
     Attributes:
         undecodable: records that this run had to leave out, since no client of ours can read them.
+        too_large: records that it had to leave out, since they have no room for our header.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Injection:
         self._per_s = 0.0
         self._room = 0
         self.undecodable = 0
+        self.too_large = 0
 
     async def run(self) -> Standing:
         """Put back what is left of the plan; return how it stands then: finished.
@@ -123,7 +125,7 @@ class Injection:
         async with TopicReader(self._settings, [self._plan.topic]) as reader:
             begins, ends = await reader.begins(), await reader.ends()
             for place, (begin, end) in ranges.items():
-                _check_kept(place, begin, begins=begins)
+                _check_kept(place, begin, end, begins=begins)
                 _check_there(place, end, ends=ends)
             try:
                 async with KafkaProducer(self._settings) as producer:
@@ -138,14 +140,19 @@ class Injection:
         ranges: Mapping[Position, tuple[int, int]],
         producer: KafkaProducer,
     ) -> None:
-        """Read to the ends; every chunk is durable before the next is read."""
+        """Read to the ends; every chunk is durable before the next is read.
+
+        Raises:
+            OperatorError: something was deleted before it was read.
+        """
         chunk: list[ReadRecord] = []
         read_to = dict(self._next)
         size_bytes, flushed_s = 0, self._clock.monotonic_s()
         async for record in reader.between(ranges):
             if record.offset > read_to.get(record.partition, record.offset):  # rare: look why
                 place = (record.topic, record.partition)
-                _check_kept(place, read_to[record.partition], begins=await reader.begins())
+                begins = await reader.begins()
+                _check_kept(place, read_to[record.partition], record.offset, begins=begins)
             read_to[record.partition] = record.offset + 1
             if self._picks(record):
                 chunk.append(record)
@@ -155,6 +162,10 @@ class Injection:
                 await self._flush(chunk, read_to, producer)
                 chunk, size_bytes, flushed_s = [], 0, self._clock.monotonic_s()
         await self._flush(chunk, read_to, producer)
+        left = {place: end for place, (_, end) in ranges.items() if read_to[place[1]] < end}
+        begins = await reader.begins() if left else {}
+        for place, end in left.items():  # no record, as that of a transaction's end; or deleted
+            _check_kept(place, read_to[place[1]], end, begins=begins)
 
     async def _flush(
         self, chunk: list[ReadRecord], read_to: dict[int, int], producer: KafkaProducer
@@ -182,10 +193,14 @@ class Injection:
     def _picks(self, record: ReadRecord) -> bool:
         if not self._selection.picks_time(record.timestamp_ms):
             return False
-        if not self._selection.reads_values:
-            return True
-        source = source_of(record, self._settings)
-        return self._selection.picks(read_asked(record.value, source, limits=self._settings.limits))
+        if self._selection.reads_values:
+            source = source_of(record, self._settings)
+            asked = read_asked(record.value, source, limits=self._settings.limits)
+            if not self._selection.picks(asked):
+                return False
+        fits = self._selection.fits(record.key, record.value, record.headers)
+        self.too_large += not fits
+        return fits
 
     async def _remember(self, writer: BookmarkWriter) -> None:
         """Write the progress again and again; return once somebody has cancelled."""
@@ -302,10 +317,11 @@ def lag_records(
     )
 
 
-def _check_kept(place: Position, offset: int, *, begins: Mapping[Position, int]) -> None:
-    if offset < begins[place]:
+def _check_kept(place: Position, offset: int, end: int, *, begins: Mapping[Position, int]) -> None:
+    """Raise an OperatorError if records from `offset` to before `end` have been deleted."""
+    if (kept_from := min(begins[place], end)) > offset:
         raise OperatorError(
-            f"reading {place[0]}: offsets {offset} to {begins[place] - 1} of partition {place[1]}"
+            f"reading {place[0]}: offsets {offset} to {kept_from - 1} of partition {place[1]}"
             " are kept no longer",
             repair="begin another replay of what is left: --from earliest",
         )

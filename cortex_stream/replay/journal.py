@@ -155,16 +155,19 @@ async def find_replay(settings: Settings, replay_id: str) -> Standing:
 async def find_replays(settings: Settings) -> Sequence[Standing]:
     """Return how the replays stand that Kafka remembers, newest first; 200 of them at most.
 
+    Asks for each that it remembers, one after the other: those with progress in the last 7 days.
+
     Raises:
         BrokerUnavailable: no broker answers.
     """
     found = []
     async with Bookmarks(settings) as bookmarks:
-        for group in (await bookmarks.groups(GROUPS))[:_MOST_SHOWN]:
+        for group in await bookmarks.groups(GROUPS):
             standing = read_standing(group.removeprefix(GROUPS), await bookmarks.read(group))
             if standing is not None:
                 found.append(standing)
-    return sorted(found, key=lambda standing: standing.plan.started_unix_ms, reverse=True)
+    found.sort(key=lambda standing: standing.plan.started_unix_ms, reverse=True)
+    return found[:_MOST_SHOWN]
 
 
 async def audit(

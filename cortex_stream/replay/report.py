@@ -67,6 +67,7 @@ class Report:
         newly_failed: of those looked at, with an answer then, and another end now.
         unknown_then: of those looked at, without a kept answer of then.
         expired_offsets: offsets of the source that are kept no longer, so that they miss here.
+        too_large: records that were left out, since they have no room for our header.
         gate: what had to hold for a cut-over; empty where none was asked for.
     """
 
@@ -82,6 +83,7 @@ class Report:
     newly_failed: int
     unknown_then: int
     expired_offsets: int
+    too_large: int
     then: Side
     now: Side
     embeddings: Embeddings | None
@@ -103,6 +105,7 @@ class Report:
         found: dict[str, float | None] = {
             # What this very version answered then says nothing about it.
             "compared": min(others, self.now.models.get(wanted, 0)),
+            # Of all requests, and of those looked at: the others' answers of then are not read.
             "failed": self.missing + self.newly_failed,
             "latency": _ratio(self.now.model_ms, self.then.model_ms),
         }
@@ -165,6 +168,7 @@ def make_report(standing: Standing, found: Collection) -> Report:
         newly_failed=sum(now in found.now and not found.now[now].answered for now in answered_then),
         unknown_then=sum(then not in found.then for _, then in looked_at),
         expired_offsets=found.expired_offsets,
+        too_large=found.too_large,
         then=_side([then for then, _ in both]),
         now=_side([now for _, now in both]),
         embeddings=_embeddings(both),

@@ -9,13 +9,17 @@ from cortex_stream.delivery.identity import outcome_id, unreadable_outcome_id
 from cortex_stream.engine.parse import Envelope, decode, readable_id
 from cortex_stream.engine.validate import payload_digest
 from cortex_stream.errors import CortexError, OperatorError
-from cortex_stream.record import RecordSource
+from cortex_stream.record import Headers, RecordSource
 from cortex_stream.replay.plan import ReplayPlan
 from cortex_stream.settings.sections import LimitsSettings
 from schemas.requests import UNKNOWN_SOURCE
+from topics.catalogue import LARGE_BYTES
 
 FIELDS: Final = ("id", "source", "subject", "tenant")
 """What `--filter` may name."""
+MOST_RECORD_BYTES: Final = LARGE_BYTES - (16 << 10)
+"""Of value, key and headers; the rest is for our own header and for the producer's frame."""
+_HEADER_FRAME_BYTES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,15 @@ class Selection:
         if self.types and asked.type not in self.types:
             return False
         return all(asked.fields.get(name) in values for name, values in self.filters.items())
+
+    @staticmethod
+    def fits(key: bytes | None, value: bytes | None, headers: Headers) -> bool:
+        """Tell whether such a record can be put back; one that was compressed may be too large."""
+        size_bytes = len(value or b"") + len(key or b"")
+        size_bytes += sum(
+            len(name.encode()) + len(data or b"") + _HEADER_FRAME_BYTES for name, data in headers
+        )
+        return size_bytes <= MOST_RECORD_BYTES
 
 
 def parse_filters(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -31,12 +31,14 @@ class Survey:
     Attributes:
         read: records between the plan's offsets.
         picked: those that would be put back.
+        too_large: those that would be, had they room for our header.
         picked_bytes: their values.
         types: how many of them ask for what.
     """
 
     read: int
     picked: int
+    too_large: int
     picked_bytes: int
     types: Mapping[str, int]
 
@@ -96,7 +98,7 @@ async def survey(settings: Settings, plan: ReplayPlan) -> Survey:
     """
     selection = Selection.of(plan)
     ranges = {(plan.topic, each.partition): (each.begin, each.end) for each in plan.ranges}
-    read = picked = picked_bytes = 0
+    read = picked = too_large = picked_bytes = 0
     types: Counter[str] = Counter()
     async with TopicReader(settings, [plan.topic]) as reader:
         async for record in reader.between(ranges):
@@ -104,9 +106,13 @@ async def survey(settings: Settings, plan: ReplayPlan) -> Survey:
             if not selection.picks_time(record.timestamp_ms):
                 continue
             asked = read_asked(record.value, source_of(record, settings), limits=settings.limits)
-            if selection.picks(asked):
+            if not selection.picks(asked):
+                continue
+            if not selection.fits(record.key, record.value, record.headers):
+                too_large += 1
+            else:
                 picked += 1
                 picked_bytes += len(record.value or b"")
                 name = asked.type or "unreadable"
                 types[name if name in types or len(types) < _MOST_TYPES else "other"] += 1
-    return Survey(read, picked, picked_bytes, types)
+    return Survey(read, picked, too_large, picked_bytes, types)

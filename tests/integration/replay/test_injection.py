@@ -5,17 +5,24 @@ import datetime as dt
 import json
 import signal
 import subprocess
+from collections.abc import AsyncIterator, Mapping
 from unittest.mock import patch
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.producer import message_accumulator
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from cortex_stream.clock import SystemClock
 from cortex_stream.kafka.connection import connection_arguments
+from cortex_stream.kafka.reader import Position, ReadRecord, TopicReader
+from cortex_stream.replay.injection import Injection
+from cortex_stream.replay.journal import Standing, find_replay, write_state
+from cortex_stream.replay.plan import draft_plan
+from cortex_stream.replay.survey import survey, with_ranges
 from cortex_stream.web.replays import replay_routes
 from tests.integration.replay.conftest import MEDIUM, REPLAY_LANE, Scene, handover, origins
 from topics.names import AUDIT
@@ -256,6 +263,89 @@ async def test_a_record_that_nobody_can_decode_is_stepped_over_and_counted(scene
     back = await scene.read(REPLAY_LANE)
     assert "1 records cannot be decoded and were left out" in shown
     assert len(set(origins(back))) == len(back) == 82
+
+
+async def test_a_record_that_has_no_room_for_our_header_is_left_out_and_counted(
+    scene: Scene,
+) -> None:
+    await scene.ask(40, run="beside")
+    async with AIOKafkaProducer(
+        **connection_arguments(scene.settings), max_request_size=16 << 20, compression_type="gzip"
+    ) as client:  # brokers compare what is compressed
+        await client.send_and_wait(scene.settings.topic(MEDIUM), bytes(9 << 20), partition=0)
+    await scene.ask(40, run="behind")
+    clock, settings = SystemClock(), scene.settings
+    draft = draft_plan(
+        topic=MEDIUM, asked_from="earliest", asked_to="latest", started_unix_ms=clock.unix_ms()
+    )
+    plan = await with_ranges(settings, draft, say=print)
+    await write_state(settings, "large", plan, "running")
+
+    foreseen = await survey(settings, plan)
+    injection = Injection(
+        settings,
+        Standing("large", plan, {}, {}, plan.started_unix_ms, 0.0),
+        clock=clock,
+        tell=lambda _: None,
+    )
+    await injection.run()
+    await scene.run("replay", "report", "large", "--wait-s", "0")
+
+    back = await scene.read(REPLAY_LANE)
+    assert len(set(origins(back))) == len(back) == 80
+    assert (foreseen.picked, foreseen.too_large, injection.too_large) == (80, 1, 1)
+    assert (await find_replay(settings, "large")).plan.state == "finished"
+    report = json.loads((scene.folder / "large.json").read_bytes())
+    assert (report["records"], report["too_large"]) == (80, 1)
+
+
+async def test_a_replay_whose_last_records_are_deleted_meanwhile_stops_and_says_which(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.ask(80)
+    count = sum(record.partition == 1 for record in await scene.read(MEDIUM))
+    read = TopicReader.between
+
+    async def deleted_first(
+        reader: TopicReader, ranges: Mapping[Position, tuple[int, int]]
+    ) -> AsyncIterator[ReadRecord]:
+        place = TopicPartition(scene.settings.topic(MEDIUM), 1)
+        admin = AIOKafkaAdminClient(**connection_arguments(scene.settings))
+        await admin.start()
+        try:
+            await admin.delete_records({place: RecordsToDelete(before_offset=count)})
+        finally:
+            await admin.close()
+        async for record in read(reader, ranges):
+            yield record
+
+    monkeypatch.setattr(TopicReader, "between", deleted_first)
+
+    shown = await scene.run("replay", "--topic", MEDIUM, "--id", "lost", code=1)
+
+    wanted = f"offsets 0 to {count - 1} of partition 1 are kept no longer"
+    assert wanted in " ".join(shown.split())
+    standing = await find_replay(scene.settings, "lost")
+    assert standing.plan.state == "running"
+    assert standing.put_back == len(await scene.read(REPLAY_LANE)) == 80 - count
+
+
+async def test_offsets_without_a_record_at_the_end_are_no_loss(scene: Scene) -> None:
+    await scene.ask(4)
+    async with (
+        AIOKafkaProducer(
+            **connection_arguments(scene.settings), transactional_id=scene.settings.topic("writer")
+        ) as client,
+        client.transaction(),
+    ):
+        for partition in range(4):
+            await client.send(scene.settings.topic(MEDIUM), b"{}", partition=partition)
+
+    shown = await scene.run("replay", "--topic", MEDIUM, "--id", "marked")
+
+    assert "marked is finished: 8 records put back" in shown
+    standing = await find_replay(scene.settings, "marked")
+    assert standing.done_offsets == standing.plan.offsets == 12  # with the markers of the ends
 
 
 async def test_the_page_of_a_worker_shows_the_replays(scene: Scene) -> None:

@@ -30,6 +30,12 @@ def test_results_are_counted_in_the_part_of_the_run_that_is_asked_for() -> None:
     assert run.cpu_ms_per_text == 500
 
 
+def test_results_that_took_too_long_do_not_count_where_they_must_be_in_time() -> None:
+    run = measured(500, 501, 499, 0)
+
+    assert run.results_per_s(begins_s=0, ends_s=4, within_ms=500) == 2 / 4
+
+
 def test_processors_are_those_of_the_side_and_of_all_others() -> None:
     run = measured(500)  # in 4 s the side used 2 s of processor time, the machine 3
 

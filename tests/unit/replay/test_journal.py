@@ -1,11 +1,23 @@
 """How a replay stands, read from its bookmarks."""
 
+from types import TracebackType
+from typing import Self
+
 import pytest
 
 from cortex_stream.kafka.bookmarks import Bookmark
 from cortex_stream.kafka.reader import Position
-from cortex_stream.replay.journal import PLAN_AT, Condition, Mark, Standing, read_standing
+from cortex_stream.replay.journal import (
+    GROUPS,
+    PLAN_AT,
+    Condition,
+    Mark,
+    Standing,
+    find_replays,
+    read_standing,
+)
 from cortex_stream.replay.plan import Range, ReplayPlan
+from cortex_stream.settings.tree import Settings
 from tests.unit.replay.test_plan import NOW_MS, a_plan
 
 PLAN = a_plan().model_copy(update={"ranges": (Range(0, 10, 20), Range(1, 0, 10))})
@@ -69,3 +81,40 @@ def test_the_group_of_somebody_else_is_no_replay() -> None:
     assert read_standing("r", {}) is None
     assert read_standing("r", {PLAN_AT: theirs}) is None
     assert read_standing("r", bookmarks(p0=theirs)) is None
+
+
+class ManyReplays:
+    """Groups of 250 replays and one of somebody else; the later the name, the later it began."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return
+
+    async def groups(self, beginning: str) -> list[str]:
+        return [f"{beginning}{number:03d}" for number in range(251)]
+
+    async def read(self, group: str) -> dict[Position, Bookmark]:
+        number = int(group.removeprefix(GROUPS))
+        if number == 250:
+            return {PLAN_AT: Bookmark(5, "")}
+        return bookmarks(PLAN.model_copy(update={"started_unix_ms": NOW_MS + number}))
+
+
+async def test_of_many_replays_the_newest_are_found_whatever_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cortex_stream.replay.journal.Bookmarks", ManyReplays)
+
+    found = await find_replays(Settings())
+
+    assert [each.replay_id for each in found] == [f"{number:03d}" for number in range(249, 49, -1)]

@@ -139,6 +139,17 @@ def test_a_report_about_nothing_can_be_shown() -> None:
     assert "without any outcome" in report.to_html()
 
 
+def test_records_that_were_left_out_are_told() -> None:
+    found = collected((EMBEDDED, EMBEDDED))
+    assert "too large" not in make_report(STANDING, found).to_html()
+
+    found.too_large = 2
+
+    report = make_report(STANDING, found)
+    assert (report.records, report.too_large) == (1, 2)
+    assert "2 records are too large to be put back" in report.to_html()
+
+
 def gate_of(report: Report, *texts: str) -> dict[str, bool]:
     return {check.name: check.passed for check in report.judged(parse_gate(texts)).gate}
 

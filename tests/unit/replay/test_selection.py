@@ -5,11 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortex_stream.dead_letters import redrive
 from cortex_stream.delivery.identity import outcome_id, unreadable_outcome_id
 from cortex_stream.engine.validate import payload_digest
 from cortex_stream.errors import OperatorError
 from cortex_stream.record import Headers, RecordSource
-from cortex_stream.replay.selection import Asked, Selection, parse_filters, read_asked
+from cortex_stream.replay.selection import (
+    MOST_RECORD_BYTES,
+    Asked,
+    Selection,
+    parse_filters,
+    read_asked,
+)
 from cortex_stream.settings.sections import LimitsSettings
 from tests.unit.replay.test_plan import a_plan
 
@@ -113,6 +120,19 @@ def test_times_are_picked_from_the_beginning_to_before_the_end() -> None:
 
     assert [some.picks_time(ms) for ms in (4, 5, 7, 8)] == [False, True, True, False]
     assert selection().picks_time(-1)
+
+
+def test_what_would_not_fit_with_our_header_does_not_fit() -> None:
+    headers = (("a", b"1"), ("none", None))
+    rest = len(b"key") + (1 + 1 + 10) + (4 + 10)
+
+    assert Selection.fits(b"key", b"x" * (MOST_RECORD_BYTES - rest), headers)
+    assert not Selection.fits(b"key", b"x" * (MOST_RECORD_BYTES - rest + 1), headers)
+    assert Selection.fits(None, None, ())
+
+
+def test_a_replay_and_a_redrive_have_one_limit() -> None:
+    assert MOST_RECORD_BYTES == redrive.MOST_RECORD_BYTES
 
 
 @pytest.mark.parametrize("text", ["tenant", "model=x", "=x", ""])
