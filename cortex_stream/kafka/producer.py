@@ -3,7 +3,7 @@
 Invariants:
     A record that was sent is in its topic at least once; after an error it may or may not be.
     Records of one call are enqueued in their order.
-    A client whose place in the broker's sequence is in doubt is never used again.
+    A client whose place in the broker's sequence is lost is never used again.
 
 Owner: the event loop that started it; any task of it may send.
 """
@@ -19,7 +19,9 @@ from aiokafka.errors import (
     InvalidProducerIdMapping,
     KafkaError,
     KafkaTimeoutError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
@@ -53,6 +55,14 @@ _NOT_ENQUEUED: Final = (
     KafkaTimeoutError,  # the buffer of the partition stays full
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
+)
+# Of one topic or partition that takes nothing for now. The client does not replace the sequence
+# numbers that were used up; once something is taken again the broker notices the gap, and the
+# client is replaced then: no reason to disturb the other topics, for seconds, again and again.
+_OF_ONE_PLACE: Final = (
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,  # only after a batch waited for a leader for 30 s
+    TopicAuthorizationFailedError,
 )
 
 
@@ -146,9 +156,7 @@ class KafkaProducer:
             except KafkaError as error:
                 # The refused batch has used up its sequence numbers, the broker did not count it:
                 # whatever the client sends next to that partition would be out of order.
-                # A forbidden topic takes nothing next, and once it is allowed the broker notices
-                # the gap: no reason to disturb the other topics.
-                if not isinstance(error, TopicAuthorizationFailedError):
+                if not isinstance(error, _OF_ONE_PLACE):
                     await self._discard(client)
                 if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
                     raise OutcomeTooLarge(f"producing a record: {error}") from error

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    KafkaError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     ProducerClosed,
     TopicAuthorizationFailedError,
 )
@@ -162,15 +164,16 @@ class CrowdedProducer(KafkaProducer):
         await super()._deliver(client, records)
 
 
-class ForbiddenOnceProducer(KafkaProducer):
-    """The broker refuses the first call, as when an access rule is missing."""
+class RefusedOnceProducer(KafkaProducer):
+    """The first call fails for what has to do with its topic or partition alone."""
 
     clients: list[AIOKafkaProducer]
+    refusal: type[KafkaError]
 
     async def _deliver(self, client: AIOKafkaProducer, records: Sequence[OutgoingRecord]) -> None:
         self.clients.append(client)
         if len(self.clients) == 1:
-            raise TopicAuthorizationFailedError(EVENTS)
+            raise self.refusal(EVENTS)
         await super()._deliver(client, records)
 
 
@@ -210,9 +213,12 @@ async def test_clients_that_other_tasks_discarded_count_for_no_loss(applied: Set
     await producer.stop()
 
 
-async def test_a_forbidden_topic_costs_the_others_no_client(applied: Settings) -> None:
-    producer = ForbiddenOnceProducer(applied)
-    producer.clients = []
+@pytest.mark.parametrize("refusal", [TopicAuthorizationFailedError, NotLeaderForPartitionError])
+async def test_a_place_that_takes_nothing_costs_the_others_no_client(
+    applied: Settings, refusal: type[KafkaError]
+) -> None:
+    producer = RefusedOnceProducer(applied)
+    producer.clients, producer.refusal = [], refusal
     await producer.start()
 
     with pytest.raises(BrokerUnavailable, match=EVENTS):

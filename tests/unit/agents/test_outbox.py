@@ -251,19 +251,26 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
     assert desk.log.values == [b"held", b"next"]  # it was posted before
 
 
-async def test_answers_that_hang_alone_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def sending(desk: Desk, value: bytes) -> "asyncio.Future[BrokerUnavailable | None]":
+    records = (OutgoingRecord("out", None, value),)
+    return asyncio.ensure_future(desk.outbox.try_durable(records))
+
+
+async def test_what_hangs_alone_holds_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
     monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 1)
     async with open_desk() as desk:
-        desk.publish(BLOCKED)
-        await desk.until(lambda: desk.log.asked == 1)  # alone, since nothing takes it
-        desk.publish(b"next", first=1)
-        await desk.until(lambda: desk.worker.settled_offsets == [1])
-        unfinished = 0 in desk.track.unfinished
-        await desk.scope.close()
+        hanging = sending(desk, BLOCKED)
+        others = [sending(desk, value) for value in (b"a", b"b")]
+        desk.publish(b"c")
+        await desk.until(lambda: len(desk.log.values) == 3)
+        still = not hanging.done()
+        hanging.cancel()
+        found = await asyncio.gather(*others)
 
-    assert desk.log.values == [b"next"]
-    assert unfinished
+    assert still
+    assert found == [None, None]
+    assert sorted(value or b"" for value in desk.log.values) == [b"a", b"b", b"c"]
 
 
 async def test_a_place_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,17 +278,18 @@ async def test_a_place_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("agents.outbox._UNCONFIRMED_SETS", 1)
     async with open_desk() as desk:
         desk.log.open.clear()
-        slow = asyncio.ensure_future(desk.outbox.try_durable((OutgoingRecord("out", None, b"a"),)))
+        slow = sending(desk, b"a")
         await asyncio.sleep(0.05)  # longer than its patience
         desk.log.open.set()
         await slow
+        monkeypatch.setattr("agents.outbox._PATIENCE_S", 60.0)
         desk.log.open.clear()
-        for value in (b"b", b"c"):
-            desk.publish(value)
-            for _ in range(10):
-                await asyncio.sleep(0)
+        others = [sending(desk, value) for value in (b"b", b"c")]
+        for _ in range(10):
+            await asyncio.sleep(0)
         asked = desk.log.asked
         desk.log.open.set()
-        await desk.until(lambda: desk.log.values == [b"a", b"b", b"c"])
+        await asyncio.gather(*others)
 
     assert asked == 2
+    assert desk.log.values == [b"a", b"b", b"c"]
