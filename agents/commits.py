@@ -69,6 +69,10 @@ class Commits:
         mark = self._marks.get(at)
         return None if mark is None else mark.offset
 
+    def offsets(self) -> dict[Partition, int]:
+        """Return the committed offset of each partition that has one."""
+        return {at: mark.offset for at, mark in self._marks.items()}
+
     async def may_begin(self, polled: Mapping[Partition, range]) -> bool:
         """See that a commit says that the offsets `polled` may have begun.
 

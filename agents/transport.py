@@ -12,7 +12,7 @@ Owner: the worker's event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Any, Final, cast
 
 import structlog
@@ -24,11 +24,13 @@ from faust.types import TP
 
 from agents.commits import Commits
 from agents.consumer_thread import EdgeConsumerThread, Polled
+from agents.deleted import DeletedUnread, Starts
 from agents.intake import Batch, Intake
 from agents.polled import weigh
 from agents.rebalances import Rebalances
 from agents.track import Partition
 from cortex_stream.clock import SystemClock
+from cortex_stream.kafka.log_starts import read_log_starts
 from cortex_stream.kafka.progress import Standing
 from cortex_stream.kafka.undecodable import Record
 from cortex_stream.scheduling.admission import NO_ROOM, Admission, Room
@@ -61,6 +63,7 @@ class EdgeConsumer(driver.Consumer):
         self._starving: set[str] = set()
         self._left = asyncio.Event()  # set once a stop has made its last commit
         self._commits = Commits(self._tracks, self._beside)
+        self._deleted = DeletedUnread(self._read_log_starts, self.add_future)
         self.rebalances = Rebalances(SystemClock())
         self.turns = 0  # of the loop that polls and delivers
 
@@ -116,6 +119,8 @@ class EdgeConsumer(driver.Consumer):
                     await self.sleep(_REBALANCE_PAUSE_S)
                 elif self._is_current(polled) and await self._may_begin(polled):
                     self._deliver(polled)
+                    if self._deleted.due_to_look(polled.received_s):
+                        self._deleted.look(self._positions())
                     if not self._intake.suspects.none:
                         ends = self._tracks.ends()
                         self._intake.suspects.pass_gaps(self.standings() or {}, ends)
@@ -145,6 +150,7 @@ class EdgeConsumer(driver.Consumer):
                 Partition(at.topic, at.partition), zip(offsets, weights_bytes, strict=True)
             )
             metrics.RECORDS_CONSUMED.labels(at.topic).inc(len(records))
+            self._deleted.deliver(track.at, first=records[0].offset, end=records[-1].offset + 1)
             (channel,) = channels[TP(at.topic, at.partition)]  # one agent per topic
             channel.queue.put_nowait(Batch(track, records, polled.received_s))
 
@@ -184,6 +190,7 @@ class EdgeConsumer(driver.Consumer):
         self._forget()
         self._intake.begin(await self._commits.take_over(assigned))
         self._commits.begin(self._intake.suspects)
+        self._deleted.begin((Partition(*at) for at in assigned), self._commits.offsets())
         self._assignment = self._aiokafka_assignment()
         self._revoked = False
         await super().on_partitions_assigned(assigned, generation_id)
@@ -205,6 +212,12 @@ class EdgeConsumer(driver.Consumer):
     async def _beside(self, work: Callable[..., Awaitable[Any]], *on: Any) -> Any:
         """Call what must run beside the aiokafka consumer, where that runs."""
         return await self._thread.call_thread(work, self._thread._ensure_consumer(), *on)  # noqa: SLF001
+
+    async def _read_log_starts(self, places: Collection[Partition]) -> Starts:
+        """Ask on the consumer's thread, but not in its queue, where commits would wait behind."""
+        asking = read_log_starts(self._thread._ensure_consumer(), places)  # noqa: SLF001
+        asked = asyncio.run_coroutine_threadsafe(asking, self._thread.thread_loop)
+        return await asyncio.wrap_future(asked)
 
     async def wait_empty(self) -> None:
         """Let what runs finish, for a bounded time, and commit it. What waits runs elsewhere."""
@@ -274,6 +287,15 @@ class EdgeConsumer(driver.Consumer):
             highwater=state.highwater,
             lag=None if state.highwater is None or begins is None else state.highwater - begins,
         )
+
+    def _positions(self) -> Iterator[tuple[Partition, int]]:
+        assignment: Any = self._aiokafka_assignment()
+        current = assignment is not None and assignment is self._assignment
+        for at in assignment.tps if current else ():
+            # Read once: the other thread may take it away meanwhile.
+            position = assignment.state_value(at)._position  # noqa: SLF001
+            if position is not None:
+                yield Partition(*at), position
 
     def _show_lag(self) -> None:
         for each in self.partitions():

@@ -101,6 +101,7 @@ class DedupeWindow:
                 # Who has waited meanwhile would only wait for the next failure.
                 self._pass_unchecked([*batch, *self._questions])
                 self._questions.clear()
+                self._asked.clear()  # or `run` would ask for nobody, and that would fail, too
         if found is None:
             return
         metrics.DEDUPE_CHECKS.labels("conflict").inc(len(found))

@@ -30,6 +30,12 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 RECORDS_CONSUMED: Final = Counter(
     "cortex_records_consumed_total", "Records taken from Kafka.", ["topic"], registry=REGISTRY
 )
+RECORDS_DELETED_UNREAD: Final = Counter(
+    "cortex_records_deleted_unread_total",
+    "Records that Kafka's retention deleted before they were read: they have no outcome.",
+    ["topic"],
+    registry=REGISTRY,
+)
 REQUESTS: Final = Counter(
     "cortex_requests_total", "Requests parsed.", ["lane", "type"], registry=REGISTRY
 )

@@ -199,5 +199,5 @@ class StatusSource(Protocol):
         ...
 
     def readiness(self) -> Readiness:
-        """Return whether models are warm, partitions assigned and the producer able."""
+        """Return whether models are warm, partitions assigned, and no outcome waits for a broker."""
         ...

@@ -113,6 +113,23 @@ async def test_while_the_circuit_is_open_nobody_waits_and_nobody_asks() -> None:
     assert counted("unchecked") - before == 103
 
 
+async def test_a_failed_call_counts_once_although_somebody_waited_for_the_next_one() -> None:
+    memory = DictMemory(failures=repeat(ConnectionError("gone")))
+    async with opened(memory, failures=3) as window:
+        for number in range(4):
+            memory.released.clear()
+            first = asyncio.ensure_future(ask(window, f"first {number}"))
+            await asyncio.sleep(0.01)
+            later = asyncio.ensure_future(ask(window, f"later {number}"))
+            await asyncio.sleep(0)
+            memory.released.set()
+
+            assert [await first, await later] == [False, False]
+            await asyncio.sleep(0)
+
+    assert memory.calls == [1, 1, 1], "and then the circuit is open, not before"
+
+
 async def test_one_failure_does_not_open_the_circuit() -> None:
     failures: Iterator[Exception | None] = iter([ConnectionError("reset"), None, None])
     async with opened(DictMemory(failures=failures)) as window:
