@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.chaos.broker import Services
-from tests.chaos.faults import CAUGHT_BY, FAULTS, NOT_INJECTED, ONE_KILL, SMOKE, Fault
+from tests.chaos.faults import CAUGHT_BY, FAULTS, NOT_INJECTED, ONE_KILL, SHOWN_BY, SMOKE, Fault
 from tests.chaos.report import line, write_report
 from tests.chaos.results import FOLDER, save
 from tests.chaos.run import Round, run_round
@@ -32,7 +32,8 @@ def main() -> int:
     faults = dict(FAULTS)
     names = arguments.faults or (SMOKE if arguments.smoke else tuple(FAULTS))
     if arguments.mutation and not arguments.faults:
-        faults, names = {"kill": ONE_KILL}, ("kill",)
+        faults["kill"] = ONE_KILL
+        names = (SHOWN_BY.get(arguments.mutation, "kill"),)
     for name in names:
         if name in NOT_INJECTED:
             parser.error(f"{name} cannot be injected here: {NOT_INJECTED[name]}")

@@ -16,12 +16,12 @@ RESULTS, DEAD_LETTERS = "cortex.results", "cortex.dead-letters"
 EVENTS, INVALIDATIONS = "cortex.events", "cortex.invalidations"
 _LANES = ("critical", "high", "medium", "low")
 REQUESTS = tuple(f"cortex.requests.{lane}" for lane in _LANES)
-HANDED = (
-    *(f"cortex.stages.validation.{lane}" for lane in _LANES),
-    *(f"cortex.retries.{number}" for number in (1, 2, 3)),
-)
-READ_BY_WORKERS = (*REQUESTS, EVENTS, *HANDED)
-WRITTEN_BY_WORKERS = (RESULTS, DEAD_LETTERS, INVALIDATIONS, *HANDED)
+REPLAYS, REPLAYED = "cortex.requests.replay", "cortex.replays"
+"""What replays put back, and the outcomes of it."""
+RETRIES = tuple(f"cortex.retries.{number}" for number in (1, 2, 3))
+HANDED = (*(f"cortex.stages.validation.{lane}" for lane in _LANES), *RETRIES)
+READ_BY_WORKERS = (*REQUESTS, EVENTS, *HANDED, REPLAYS)
+WRITTEN_BY_WORKERS = (RESULTS, DEAD_LETTERS, INVALIDATIONS, *HANDED, REPLAYED)
 TOPICS = tuple(dict.fromkeys((*READ_BY_WORKERS, *WRITTEN_BY_WORKERS)))
 
 GIVEN_UP = "given up"
@@ -63,11 +63,12 @@ class Asked(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """One hand-over record, and where the request came from."""
+    """One hand-over record, and where the request came from. `due_ms`: where it is a retry."""
 
     record: Record
     origin: Spot
     attempt: int
+    due_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ class Case:
         for record in self.evidence.of(*HANDED):
             said = json.loads(dict(record.headers)["cortex_handover"] or b"")
             origin = (self._without_prefix(said["topic"]), said["partition"], said["offset"])
-            found[origin].append(Handed(record, origin, said["attempt"]))
+            waiting = said.get("waiting") if record.topic in RETRIES else None
+            due_ms = None if waiting is None else waiting["due_unix_ms"]
+            found[origin].append(Handed(record, origin, said["attempt"], due_ms))
         return dict(found)
 
     @cached_property

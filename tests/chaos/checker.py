@@ -8,6 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from tests.chaos.bounds import (
+    connections_are_few,
+    low_requests_get_on,
+    retries_are_few_and_not_early,
+    urgent_requests_are_quick,
+)
 from tests.chaos.case import (
     EVENTS,
     FAILED,
@@ -23,7 +29,7 @@ from tests.chaos.case import (
     spot,
 )
 from tests.chaos.evidence import Record
-from tests.chaos.figures import critical_p99_ms, figures, redone
+from tests.chaos.figures import figures, redone
 from tests.chaos.history import Place, Probe, Snapshot
 from tests.chaos.recovery import (
     a_stalled_worker_gives_up,
@@ -31,6 +37,7 @@ from tests.chaos.recovery import (
     memory_comes_back,
     processing_is_soon_back,
 )
+from tests.chaos.replayed import replays_are_whole_and_apart
 
 ENDINGS: Mapping[str, frozenset[str]] = {
     "embed": frozenset({"result"}),
@@ -51,7 +58,6 @@ COMMITTED_WITHIN_S = 3.0
 _IGNORED = frozenset({"expired", "dead_letter", GIVEN_UP})
 _PROGRESS_MS = 30_000
 _LATE_MS = 1000
-_CRITICAL_MS = 1000
 _MAX_RSS_BYTES = 700 << 20
 _MAX_FDS = 256
 _MORE_FDS = 24
@@ -276,23 +282,21 @@ def letters_are_faithful(case: Case) -> Iterator[str]:
                 yield f"{at}: the dead letter has foreign headers"
 
 
-def urgent_requests_are_quick(case: Case) -> Iterator[str]:
-    """I6: critical requests are answered within their second, and low ones, too, get on."""
-    if (p99_ms := critical_p99_ms(case)) > _CRITICAL_MS:
-        yield f"critical p99 {p99_ms:.0f} ms"
-
-
 RULES: Mapping[str, tuple[Callable[[Case], Iterator[str]], ...]] = {
     "I1": (every_request_has_an_outcome,),
     "I2": (outcomes_agree, no_answer_is_anothers),
     "I3": (commits_follow_outcomes,),
     "I4": (events_take_effect_in_order,),
     "I5": (commits_never_go_back,),
-    "I6": (urgent_requests_are_quick,),
+    "I6": (urgent_requests_are_quick, low_requests_get_on),
     "I7": (the_worker_stays_small,),
     "I8": (deadlines_count,),
     "I10": (work_goes_on_after_healing,),
+    "I11": (replays_are_whole_and_apart,),
     "I12": (letters_are_faithful,),
+    "floor": (low_requests_get_on,),
+    "retries": (retries_are_few_and_not_early,),
+    "connections": (connections_are_few,),
     "repeats": (repeats_have_a_cause,),
     "exits": (workers_end_as_told,),
     "recovery": (processing_is_soon_back,),

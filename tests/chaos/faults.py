@@ -39,7 +39,7 @@ class Fault:
     mix: Mapping[str, int] = field(default_factory=lambda: USUAL)
     rate_per_s: float = 100.0
     deadline_ms: int = 60_000
-    low_share: int = 1
+    lane_shares: tuple[int, ...] = (1, 1, 1, 1)
     proxied: bool = False
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     exits: tuple[int, ...] = ()
@@ -132,7 +132,7 @@ FAULTS: Mapping[str, Fault] = {
         "the broker comes and goes",
         outages.flapping,
         bound_s=300,
-        invariants=(*_ALWAYS, "I7", "I10"),
+        invariants=(*_ALWAYS, "I7", "I10", "connections"),
         proxied=True,
     ),
     "F11": Fault(
@@ -165,6 +165,12 @@ FAULTS: Mapping[str, Fault] = {
         invariants=(*_ALWAYS, "I5", "storm", "exits"),
         rate_per_s=250,  # enough to keep them busy, else the throughput would be that of the load
     ),
+    "F14": Fault(
+        "a static member is away for less than its session, twice, and then for longer",
+        nemesis.restarted_in_time,
+        bound_s=240,
+        invariants=(*_ALWAYS, "I5", "I7", "I10", "exits"),
+    ),
     "F16": Fault(
         "Redis killed, then frozen",
         outages.redis_away,
@@ -176,6 +182,13 @@ FAULTS: Mapping[str, Fault] = {
         outages.redis_gone,
         bound_s=240,
         invariants=(*_OUTAGE, "exits"),
+    ),
+    "F21": Fault(
+        "a worker may open no more files; another may open few from its start",
+        nemesis.out_of_descriptors,
+        bound_s=240,
+        invariants=(*_ALWAYS, "I5", "I7", "I10"),
+        proxied=True,
     ),
     "F23": Fault(
         "records dated 1970, 2100, six days ago and an hour ahead",
@@ -249,8 +262,33 @@ FAULTS: Mapping[str, Fault] = {
         invariants=(*_ALWAYS, "I6", "I7", "exits"),
         mix={"embed": 100},
         rate_per_s=250,
-        low_share=60,
+        lane_shares=(1, 1, 1, 60),
         environment={"CHAOS_ROW_S": "0.01"},
+    ),
+    "F37c": Fault(
+        "a flood of critical requests beside more low ones than their share",
+        nemesis.left_alone,
+        bound_s=180,
+        invariants=(*_ALWAYS, "floor", "I7", "exits"),
+        mix={"embed": 100},
+        rate_per_s=250,
+        lane_shares=(60, 1, 1, 10),
+        environment={"CHAOS_ROW_S": "0.01"},
+    ),
+    "F38": Fault(
+        "five replays of one lane at once, one killed and resumed, one cancelled",
+        nemesis.replayed,
+        bound_s=240,
+        invariants=(*_ALWAYS, "I5", "I6", "I7", "I10", "I11", "exits"),
+        mix={"embed": 85, "duplicate": 10, "event": 5},
+    ),
+    "F39": Fault(
+        "every run fails for some seconds",
+        nemesis.model_down,
+        bound_s=240,
+        invariants=(*_ALWAYS, "I5", "I7", "I10", "retries", "exits"),
+        allowed={kind: frozenset({"dead_letter"}) for kind in ENDINGS},
+        environment={"CORTEX_RETRIES__FIRST_DELAY_S": "4"},
     ),
     "F40": Fault(
         "the topic of results refuses writes",
@@ -278,21 +316,17 @@ SMOKE = ("F01", "F02", "F04", "F06", "F13", "F31", "F33")
 
 NOT_INJECTED: Mapping[str, str] = {
     "F12": "one silent partition: the proxy does not read the protocol; see the watchdog's tests",
-    "F14": "static members: see the tests of the edge",
     "F15": "topics deleted or made anew end the worker with a message: see the tests of the edge",
     "F17": "the cache that it concerns is not built",
     "F18": "no worker uses PostgreSQL yet",
     "F19": "no worker uses PostgreSQL yet",
-    "F20": "needs file systems of its own; the disk is only read at the start",
-    "F21": "limits of descriptors and memory differ between machines",
-    "F22": "needs a library that fakes the clock",
-    "F24": "needs a control group; see the tests of the memory watch",
+    "F20": "a file system of its own to fill needs rights that a developer's machine may not give",
+    "F22": "a preloaded library could fake the clock; no C compiler and no such library is assumed",
+    "F24": "a control group needs rights; see the tests of the memory watch",
     "F27": "needs real models: see the tests of the registry",
     "F28": "needs real models: see the tests of the registry",
     "F29": "needs real models: see the tests of the registry",
     "F30": "models are not deployed into running workers yet",
-    "F38": "needs the replay's own checks: see its tests",
-    "F39": "needs a dependency of the stages: see the tests of retries",
     "F42": "needs an earlier release",
 }
 """Faults of the plan that this suite leaves out, and why."""
@@ -302,5 +336,9 @@ CAUGHT_BY: Mapping[str, str] = {
     "drop-dead-letters": "I12",
     "lose-every-100th": "I1",
     "answer-twice-differently": "I2",
+    "swap-priorities": "I6",
+    "starve-low-ones": "floor",
 }
 """The invariant that each mutation breaks."""
+SHOWN_BY: Mapping[str, str] = {"swap-priorities": "F37", "starve-low-ones": "F37c"}
+"""The faults under which mutations show that one kill does not bring to light."""

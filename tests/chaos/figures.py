@@ -1,5 +1,6 @@
 """What the report shows beside a verdict, and what two rules go by."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from tests.chaos.case import GIVEN_UP, REQUESTS, Case, before, committed
@@ -32,6 +33,8 @@ def figures(case: Case, *, conflicting: int, past_unfinished: int) -> Mapping[st
         "may_repeat": sum(len(ids) for ids, _ in again.values()),
         "uncommitted_s": round(max((oldest for _, oldest in again.values()), default=0.0), 2),
         "critical_p99_ms": critical_p99_ms(case),
+        "further_attempts": further_attempts(case),
+        "connections_per_s": round(most_connections_per_s(case), 1),
         "given_up": sum(a[0].ending == GIVEN_UP for a in case.answers.values()),
         "snapshots": len(case.evidence.snapshots),
         "crashes": sum(d.what == "exit" and d.code != 0 for d in case.evidence.deeds),
@@ -72,3 +75,21 @@ def critical_p99_ms(case: Case) -> float:
         if each.record.topic == REQUESTS[0] and each.record.timestamp_ms >= begin_ms
     )
     return float(took_ms[len(took_ms) * 99 // 100]) if took_ms else 0.0
+
+
+def further_attempts(case: Case) -> int:
+    """Return how often a request was tried again, at once or after a while."""
+    tries = [all_[0].data.get("attempt", 1) for all_ in case.answers.values()]
+    return sum(each - 1 for each in tries if each > 1)
+
+
+def most_connections_per_s(case: Case) -> float:
+    """Return the most connections to the proxy in a second, or between two looks if that is more."""
+    probes = case.evidence.probes
+    times_ms = [probe.at_ms for probe in probes]
+    most = 0.0
+    for at, probe in enumerate(probes):
+        since = probes[min(bisect_left(times_ms, probe.at_ms - 1000), max(0, at - 1))]
+        seconds = max(1.0, (probe.at_ms - since.at_ms) / 1000)
+        most = max(most, (probe.connections - since.connections) / seconds)
+    return most

@@ -63,12 +63,17 @@ class WorkerProbe:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One look at the system; committed and ends are empty when the broker gave no answer."""
+    """One look at the system; committed and ends are empty when the broker gave no answer.
+
+    Attributes:
+        connections: that were ever made to the proxy.
+    """
 
     at_ms: int
     committed: Mapping[Place, int]
     ends: Mapping[Place, int]
     workers: tuple[WorkerProbe, ...]
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ def read_probes(path: Path) -> list[Probe]:
             read_places(line["committed"]),
             read_places(line["ends"]),
             tuple(WorkerProbe(**worker) for worker in line["workers"]),
+            line["connections"],
         )
         for line in _lines(path)
     ]

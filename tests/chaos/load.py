@@ -59,7 +59,7 @@ class Traffic:
         seed: of everything that is drawn.
         mix: parts by kind.
         deadline_ms: of requests of kind `patient`.
-        low_share: how many requests the low lane gets for each of another.
+        lane_shares: parts of the requests by lane, the most urgent first.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Traffic:
         mix: Mapping[str, int] = USUAL,
         *,
         deadline_ms: int = 60_000,
-        low_share: int = 1,
+        lane_shares: tuple[int, ...] = (1, 1, 1, 1),
     ) -> None:
         self.seed = seed
         self._mix = mix
         self._deadline_ms = deadline_ms
-        self._lane_shares = (1, 1, 1, low_share)
+        self._lane_shares = lane_shares
         self._draw = random.Random(seed)  # noqa: S311 (a load, not a secret)
         self._asked: list[Planned] = []
         self._number = 0

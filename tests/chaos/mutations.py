@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import orjson
 import agents.track
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.record import OutgoingRecord
+from cortex_stream.scheduling.fair_queue import WEIGHTS, FairQueue
+from schemas.priority import Lane
 from topics.names import DEAD_LETTERS, RESULTS
 
 _LATE_S = 2.0
@@ -76,6 +78,31 @@ def answer_twice_differently() -> None:
     _change_sent(doubled)
 
 
+def swap_priorities() -> None:
+    """Serve the least urgent lane that has work, and no other beside it."""
+    _serve_strictly(tuple(reversed(WEIGHTS)))
+
+
+def starve_low_ones() -> None:
+    """Serve the most urgent lane that has work, and no other beside it."""
+    _serve_strictly(tuple(WEIGHTS))
+
+
+def _serve_strictly(lanes: Sequence[Lane]) -> None:
+    usual: Any = FairQueue.pop_head
+
+    def pop_head(queue: Any) -> Any:
+        lane = next((each for each in lanes if queue.depth(each)), None)
+        if lane is None:
+            return usual(queue)
+        row = queue._lanes[lane].head()
+        queue._remove(row)
+        return row
+
+    _put(FairQueue, "pop_head", pop_head)
+    _put(FairQueue, "_may_ride", lambda *_: False)
+
+
 def _altered(record: OutgoingRecord) -> OutgoingRecord:
     event = orjson.loads(record.value or b"")
     event["data"]["output"] = {"vectors": ["something else"]}
@@ -115,5 +142,7 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
         drop_dead_letters,
         lose_every_100th,
         answer_twice_differently,
+        swap_priorities,
+        starve_low_ones,
     )
 }

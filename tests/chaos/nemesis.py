@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import psutil
 from aiokafka.errors import KafkaError
 
 from tests.acceptance.system import WorkerProcess
+from tests.chaos.replayed import BEGUN, CANCELLED, LOW
 from tests.chaos.scene import SESSION_TIMEOUT_S, Scene
 
 POINTS = {
@@ -30,6 +32,8 @@ POINTS = {
 _GRACE_S = 6.0  # 2 s for what runs, 4 s for commit and leaving
 _LATE_S = 2.0
 _START_AGAIN_S = 0.2
+_SETTLED = 200  # outcomes by which a group has its members
+_CANCELLED_WITHIN_S = 5.0
 _USUAL_PACE = 1500  # outcomes that tell what a worker does when nobody disturbs it
 
 
@@ -196,6 +200,110 @@ async def left_alone(scene: Scene, draw: random.Random) -> None:
     """Nothing but what the load does."""
     await healed(scene)
     await asyncio.sleep(10 + draw.uniform(0, 1))
+
+
+async def restarted_in_time(scene: Scene, draw: random.Random) -> None:
+    """A static member is back within its session, twice; then it stays away for longer.
+
+    The other member must see no rebalance, and then at least one.
+    """
+    session_s = 15.0
+    mine = {
+        "CORTEX_KAFKA__INSTANCE_ID": "leaving",
+        "CORTEX_KAFKA__SESSION_TIMEOUT_S": str(session_s),
+    }
+    staying = await scene.worker(**{**mine, "CORTEX_KAFKA__INSTANCE_ID": "staying"})
+    leaving = await scene.worker(**mine)
+    scene.note("heal", "two static members are ready")
+    await scene.progress(_SETTLED)
+    numbers = draw.sample([signal.SIGKILL, signal.SIGTERM], 2)
+    for number, away_s in ((numbers[0], 0.0), (numbers[1], 0.0), (signal.SIGKILL, session_s + 3)):
+        before = _rebalances(staying)
+        scene.note("inject", f"a static member gets {number.name} and is away for {away_s:g} s")
+        scene.expect(leaving, 0, -signal.SIGKILL)
+        leaving.signal(number)
+        await leaving.ended(_GRACE_S + _LATE_S)
+        await asyncio.sleep(away_s)
+        leaving = await scene.worker(**mine)
+        scene.note("heal", "the static member is back")
+        await scene.progress(_SETTLED)
+        seen = _rebalances(staying) - before
+        assert (seen > 0) is (away_s > session_s), f"{seen} rebalances after {away_s:g} s"
+
+
+def _rebalances(worker: WorkerProcess) -> int:
+    """Return how often the worker was given partitions."""
+    return worker.log.read_text(encoding="utf-8").count('"event":"partitions.assigned"')
+
+
+async def out_of_descriptors(scene: Scene, draw: random.Random) -> None:
+    """A worker that may open no more files loses its connections; one that can open few is started.
+
+    There must be work again once the first may; the second must say why it is never ready.
+    """
+    async with supervisor(scene):
+        await scene.progress(100)
+        (worker,) = scene.running()
+        process = psutil.Process(worker.pid)
+        usual = process.rlimit(psutil.RLIMIT_NOFILE)
+        scene.note("inject", "no more descriptors")
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, usual[1]))
+        scene.proxy.reset_all()
+        await asyncio.sleep(draw.uniform(8, 12))
+        process.rlimit(psutil.RLIMIT_NOFILE, usual)
+        scene.note("heal", "descriptors again")
+        await scene.progress(2 * _SETTLED, timeout_s=60)
+    poor = scene.start_worker()
+    few = draw.randint(8, 14)
+    psutil.Process(poor.pid).rlimit(psutil.RLIMIT_NOFILE, (few, usual[1]))
+    scene.expect(poor, -signal.SIGKILL, *range(1, 256))
+    async with asyncio.timeout(40):
+        while "Too many open files" not in poor.tail():
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(10)
+    ready = (await asyncio.to_thread(poor.get, "/readyz"))[0] == 200
+    assert poor.returncode != 0, f"a worker with {few} descriptors ended as if all were well"
+    assert not ready, f"a worker with {few} descriptors is ready"
+    poor.kill()
+
+
+async def model_down(scene: Scene, draw: random.Random) -> None:
+    """Every run fails for some seconds, so that all requests want to be tried again."""
+    await healed(scene)
+    await scene.progress(300)
+    scene.note("inject", "every run fails")
+    scene.break_model()
+    await asyncio.sleep(draw.uniform(8, 10))
+    scene.mend_model()
+    scene.note("heal", "runs succeed again")
+    await scene.progress(200)
+
+
+async def replayed(scene: Scene, draw: random.Random) -> None:
+    """Five replays of one lane at once: one is killed and resumed, one is cancelled."""
+    await healed(scene)
+    await scene.progress(300)
+    names = [f"replay-{number}" for number in range(5)]
+    killed, cancelled = draw.sample(names[2:], 2)  # the first may be done by then
+    running = {}
+    for name in names:
+        scene.note("inject", f"{BEGUN}{name}")
+        running[name] = await scene.command(
+            "replay", "--topic", LOW, "--id", name, "--rate", "10/s"
+        )
+        await asyncio.sleep(1)  # beginning costs a processor, and the workers need one
+    await asyncio.sleep(draw.uniform(3, 5))
+    running[killed].kill()
+    await running[killed].wait()
+    running[killed] = await scene.command("replay", "resume", killed)
+    scene.note("inject", f"{CANCELLED}{cancelled}")
+    assert await (await scene.command("replay", "cancel", cancelled)).wait() == 0
+    async with asyncio.timeout(_CANCELLED_WITHIN_S):
+        assert await running.pop(cancelled).wait() == 1
+    for name, process in running.items():
+        assert await process.wait() == 0, f"{name} failed"
+    scene.note("heal", "the replays are over")
+    await scene.progress(100)
 
 
 # ---- recovery --------------------------------------------------------------------------------------

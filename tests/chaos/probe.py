@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from cortex_stream.clock import SystemClock
 from tests.acceptance.system import WorkerProcess
 from tests.chaos.history import Journal, Place, written_places
+from tests.chaos.proxy import Proxy
 
 _PERIOD_S = 0.2
 _PATIENCE_S = 2.0
@@ -80,9 +81,14 @@ class Probing:
     """Writes a line to its journal each period until it is left."""
 
     def __init__(
-        self, offsets: Offsets, workers: Callable[[], Sequence[WorkerProcess]], journal: Journal
+        self,
+        offsets: Offsets,
+        workers: Callable[[], Sequence[WorkerProcess]],
+        proxy: Proxy,
+        journal: Journal,
     ) -> None:
         self._offsets = offsets
+        self._proxy = proxy
         self._workers = workers
         self._journal = journal
         self._clock = SystemClock()
@@ -112,6 +118,7 @@ class Probing:
                 committed=written_places(committed),
                 ends=written_places(ends),
                 workers=[worker for worker in workers if worker is not None],
+                connections=self._proxy.connections,
             )
             spent_s = (self._clock.unix_ms() - at_ms) / 1000
             await asyncio.sleep(max(0.0, _PERIOD_S - spent_s))

@@ -65,7 +65,7 @@ async def run_round(
 async def _judged(
     fault: Fault, seed: int, services: Services, folder: Path, environment: Mapping[str, str]
 ) -> Verdict:
-    traffic = Traffic(seed, fault.mix, deadline_ms=fault.deadline_ms, low_share=fault.low_share)
+    traffic = Traffic(seed, fault.mix, deadline_ms=fault.deadline_ms, lane_shares=fault.lane_shares)
     scene = Scene(
         services,
         folder,

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -90,7 +91,7 @@ class Scene:
         self.offsets = Offsets(self.services.direct, self.prefix, self.topics)
         await self._life.enter_async_context(self.proxy)
         await self._life.enter_async_context(self.offsets)
-        probing = Probing(self.offsets, self.running, self._probes)
+        probing = Probing(self.offsets, self.running, self.proxy, self._probes)
         await self._life.enter_async_context(probing)
         return self
 
@@ -136,6 +137,27 @@ class Scene:
     async def worker(self, **extra: str) -> WorkerProcess:
         """Start a worker; return once it is ready."""
         return await self.start_worker(**extra).ready(60)
+
+    async def command(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start `cortex-stream` on this system; what it says is added to `cli.log`."""
+        with (self.folder / "cli.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "cortex_stream",
+                *arguments,
+                env=subprocess_environment(**self._environment),
+                stdout=log,
+                stderr=log,
+            )
+
+    def break_model(self) -> None:
+        """Let every run of every worker fail from now on."""
+        (self.barriers / "model-down").touch()
+
+    def mend_model(self) -> None:
+        """Let runs succeed again."""
+        (self.barriers / "model-down").unlink()
 
     def expect(self, worker: WorkerProcess, *codes: int) -> None:
         """Let the worker end with one of these codes."""

@@ -3,7 +3,7 @@
 Everything is put around the product from outside, at the start of the process. A file in the folder
 `CHAOS_BARRIERS`, named after a point and holding a number N, arms the point: at the N-th passage
 from then on the process kills itself, once. `CHAOS_MUTATION` names a way in which the worker is
-made wrong (`mutations.py`).
+made wrong (`mutations.py`). While there is a file `model-down` in the folder, every run fails.
 """
 
 import inspect
@@ -34,6 +34,7 @@ from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.settings.tree import Settings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model, stub_tokenizer
+from topics.names import ATTEMPTS
 
 _PRODUCE, _OFFSET_COMMIT = 0, 8  # api keys, Kafka protocol guide
 _RUNNERS = 2
@@ -74,7 +75,8 @@ def _api_key(wanted: int) -> Told:
     return told
 
 
-# Where, in what, and after which results; `before` is passed at the call, `after` at the return.
+# Where, in what, and after which results and arguments; `before` is passed at the call, where there
+# is no result yet, `after` at the return.
 POINTS: dict[str, tuple[Any, str, str, Told]] = {
     "after-poll": (
         agents.consumer_thread.EdgeConsumerThread,
@@ -91,7 +93,13 @@ POINTS: dict[str, tuple[Any, str, str, Told]] = {
         lambda batch, *_: bool(batch.rows),
     ),
     "after-infer": (StubRunner, "run", "after", _always),
-    "before-produce": (cortex_stream.kafka.producer.KafkaProducer, "post", "before", _always),
+    # `post` and `send` both come here; suspects are answered by `send` alone.
+    "before-produce": (
+        cortex_stream.kafka.producer.KafkaProducer,
+        "_enqueue",
+        "before",
+        lambda *passed: passed[-1].topic != ATTEMPTS,
+    ),
     "after-produce": (aiokafka.conn.AIOKafkaConnection, "send", "after", _api_key(_PRODUCE)),
     "after-confirm": (agents.outbox.Outbox, "settle", "before", _always),
     "after-finish": (agents.track.Tracks, "finish", "after", _always),
@@ -107,7 +115,7 @@ POINTS: dict[str, tuple[Any, str, str, Told]] = {
 
 
 def wrap(owner: Any, name: str, *, when: str, told: Told, passed: Callable[[], None]) -> None:
-    """Have `passed` called before, or after, a function; after it only if `told` says so."""
+    """Have `passed` called before, or after, a function, whenever `told` says so."""
     original = getattr(owner, name)
 
     def ends(result: Any, *arguments: Any) -> Any:
@@ -118,7 +126,7 @@ def wrap(owner: Any, name: str, *, when: str, told: Told, passed: Callable[[], N
     if inspect.iscoroutinefunction(original):
 
         async def wrapped_coroutine(*arguments: Any, **named: Any) -> Any:
-            if when == "before":
+            if when == "before" and told(None, *arguments):
                 passed()
             return ends(await original(*arguments, **named), *arguments)
 
@@ -126,7 +134,7 @@ def wrap(owner: Any, name: str, *, when: str, told: Told, passed: Callable[[], N
     else:
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
-            if when == "before":
+            if when == "before" and told(None, *arguments):
                 passed()
             return ends(original(*arguments, **named), *arguments)
 
@@ -143,8 +151,11 @@ class PoisonableRunner(StubRunner):
             word: _ids(tokenizer.encode([f"{word}-THE-WORKER"])[0])
             for word in ("RAISE", "KILL", "STUCK", "SLOW")
         }
+        self._down = Path(subprocess_environment()["CHAOS_BARRIERS"]) / "model-down"
 
     def run(self, rows: Sequence[TokenRow]) -> FloatRows:
+        if self._down.exists():
+            raise InferenceFailed("the model is down")
         for row in rows:
             ids = row.ids.tobytes()
             if self._words["RAISE"] in ids:

@@ -208,6 +208,6 @@ async def test_a_hundred_records_that_raise_delay_those_behind_by_200_ms_at_most
 
     delays_ms = sorted(round((behind - alone) * 1000) for alone, behind in rounds)
     print(f"good ones behind 100 that raise came {delays_ms} ms later")
-    assert delays_ms[0] <= 200
+    assert delays_ms[1] <= 200  # 60 to 160 in the middle; a busy machine shows in the largest
     letters = await read_topic(scene, DEAD_LETTERS)
     assert len(letters) == 510

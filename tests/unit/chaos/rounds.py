@@ -18,7 +18,9 @@ INVALIDATIONS = "cortex.invalidations"
 MOMENT_MS = 1_700_000_000_000
 
 OF_OUTAGES = ("recovery", "memory", "storm", "stall")
-WITHOUT_OUTAGE = tuple(name for name in RULES if name not in OF_OUTAGES)
+OF_FAULTS = (*OF_OUTAGES, "retries", "I11")
+"""Rules that say so where nothing was done that they could judge."""
+USUAL = tuple(name for name in RULES if name not in OF_FAULTS)
 
 
 @dataclass
@@ -41,13 +43,21 @@ class Story:
         return record
 
     def ask(
-        self, name: str, *, kind: str = "embed", text: str = "", at_ms: int = 0, **more: Any
+        self,
+        name: str,
+        *,
+        kind: str = "embed",
+        text: str = "",
+        at_ms: int = 0,
+        lane: str = "medium",
+        **more: Any,
     ) -> Record:
         """A request that the broker confirmed."""
         value = json.dumps(
             {"id": name, "type": "cortex.nlp.embed.v1", "data": {"texts": [text or name]}}
         ).encode()
-        record = self.add(LANE, value, key=name.encode(), at_ms=at_ms)
+        topic = f"cortex.requests.{lane}"
+        record = self.add(topic, value, key=name.encode(), at_ms=at_ms)
         self._confirm(record, kind, name, **more)
         return record
 
@@ -72,6 +82,8 @@ class Story:
         code: str = "",
         at_ms: int = 1,
         digest: str | None = None,
+        topic: str = RESULTS,
+        **more: Any,
     ) -> None:
         """An outcome under the right id; by default the vector is made of the text."""
         event = json.loads(asked.value or b"")
@@ -85,9 +97,16 @@ class Story:
             "output": {"vectors": [vector or f"v({text})" for text in texts]} if good else None,
             "error": None if good else {"code": code or "invalid_field"},
             "model": {"digest": digest or "sha256:0"} if good or digest else None,
+            **more,
         }
         outcome = {"id": outcome_id, "type": f"cortex.outcome.{ending}.v1", "data": data}
-        self.add(RESULTS, json.dumps(outcome).encode(), at_ms=at_ms)
+        self.add(topic, json.dumps(outcome).encode(), at_ms=at_ms)
+
+    def hand_over(self, topic: str, original: Record, **said: Any) -> None:
+        """A record that is put where it waits, or put back."""
+        at = {"topic": f"{PREFIX}.{original.topic}", "partition": 0, "offset": original.offset}
+        headers = [("cortex_handover", json.dumps({**at, **said}).encode())]
+        self.add(topic, original.value or b"", key=original.key or b"", headers=headers)
 
     def letter(self, original: Record, **changed: Any) -> None:
         """The dead letter of a record; `changed` replaces what it copied."""
@@ -130,11 +149,11 @@ class Story:
         self.deeds.append(Deed(MOMENT_MS + at_ms, what, detail, code, expected))
 
     def verdict(self, *invariants: str) -> Verdict:
-        """What the checker says, unless some are named of all invariants that need no outage."""
+        """What the checker says, unless some are named of all invariants that need no fault."""
         evidence = Evidence(
             PREFIX, self.sent, self.records, self.snapshots, self.probes, self.deeds
         )
-        return check(Case(evidence), invariants or WITHOUT_OUTAGE)
+        return check(Case(evidence), invariants or USUAL)
 
     def _confirm(self, record: Record, kind: str, request_id: str | None, **more: Any) -> None:
         self.sent.append(

@@ -7,16 +7,26 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.checker import RULES
-from tests.unit.chaos.rounds import LANE, OF_OUTAGES, RESULTS, Story, found, well
+from tests.unit.chaos.rounds import LANE, OF_FAULTS, RESULTS, Story, found, well
 
-JUDGES = ("checker", "figures", "recovery", "case", "identity", "evidence", "history")
+JUDGES = (
+    "checker",
+    "bounds",
+    "replayed",
+    "figures",
+    "recovery",
+    "case",
+    "identity",
+    "evidence",
+    "history",
+)
 
 
 def test_a_round_in_which_all_went_well_has_no_violation() -> None:
     verdict = well().verdict()
 
     assert verdict.holds, verdict.violations
-    assert set(verdict.violations) == set(RULES) - set(OF_OUTAGES)
+    assert set(verdict.violations) == set(RULES) - set(OF_FAULTS)
     assert verdict.figures["lost"] == verdict.figures["repeated"] == 0
 
 
