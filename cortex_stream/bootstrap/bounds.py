@@ -21,12 +21,6 @@ def admission_bounds(settings: Settings) -> dict[str, Bound]:
     return bounds
 
 
-def crowded_requests(settings: Settings) -> dict[Lane, int]:
-    """Return from how many requests on a lane is crowded: half of its bound. Replays never are."""
-    records = _lane_records(settings.lanes)
-    return {lane: ceil(most / 2) for lane, most in records.items() if lane is not Lane.REPLAY}
-
-
 def lane_topics(settings: Settings, lane: Lane) -> tuple[str, ...]:
     """Return the consumed topics that feed `lane`, by their names on the cluster."""
     return tuple(

@@ -13,7 +13,6 @@ import structlog
 
 from cortex_stream.bootstrap.bounds import (
     admission_bounds,
-    crowded_requests,
     lane_topics,
     retry_topics,
 )
@@ -135,8 +134,8 @@ class Worker:
 
     def worst_wait_s(self, lane: Lane) -> float:
         """Return the longest wait of a row of `lane` for a runner in the last minute."""
-        waits = (served.dispatcher.worst_waits for served in self._models or ())
-        return max((wait.largest(lane.value) for wait in waits), default=0.0)
+        waits = (served.dispatcher.worst_wait_s(lane) for served in self._models or ())
+        return max(waits, default=0.0)
 
     def lane_capacity(self, lane: Lane) -> int:
         """Return how many work items of `lane` may be in the process at once."""
@@ -196,7 +195,7 @@ class Worker:
             clock=self.clock,
             instance=self.instance,
             most_request_bytes=min(self.settings.lanes.lane_bytes, self.settings.lanes.total_bytes),
-            crowding=Crowding(crowded_requests(self.settings), clock=self.clock),
+            crowding=Crowding(self.admission.crowded, clock=self.clock),
             retries=self.settings.retries,
             dedupe=self.dedupe.window,
         )

@@ -43,9 +43,11 @@ from cortex_stream.routing.pipeline import BUILT_IN, Pipeline
 from cortex_stream.routing.request import WorkItem
 from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.crowding import Crowding
+from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.settings.sections import LimitsSettings, RetriesSettings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
+from schemas.priority import Lane
 from topics.names import VALIDATION
 
 INLINE_BYTES: Final = 32 << 10
@@ -81,7 +83,7 @@ class Engine:
     ) -> None:
         """Answer requests through `pipelines`; hand over before a stage not among `stages`.
 
-        By default no lane is ever crowded, and ids may be used again for other payloads.
+        By default no topic is ever crowded, and ids may be used again for other payloads.
         """
         self._models = models
         self._stages = stages
@@ -99,12 +101,12 @@ class Engine:
             most_request_bytes=most_request_bytes,
         )
         self._gates = Gates(pipelines)
-        self._crowding = crowding or Crowding({}, clock=clock)
+        self._crowding = crowding or Crowding(lambda _: False, clock=clock)
         self._retries = retries or RetriesSettings()
         self._dedupe = dedupe
         self.retry_budget = RetryBudget(share=self._retries.share, now_s=clock.monotonic_s())
         self._hosted = tuple(stages)
-        self._aside = asyncio.Lock()  # one at a time: threads that compute slow the loop down
+        self._aside = FairGate(1)  # one at a time: threads that compute slow the loop down
 
     def due_in_s(self, source: RecordSource) -> float:
         """Return how long to keep the record of a retry topic before `begin`; 0 or less: not."""
@@ -119,8 +121,8 @@ class Engine:
         """Return how the request ends if that is known at once, else what answers it.
 
         It may end in a hand-over: before a stage that is not hosted here; or, to be read again
-        later, after a failure that may heal, or at once where its tenant holds too much of a
-        crowded lane. The caller may acknowledge it once `Outcome.records` are durable.
+        later, after a failure that may heal, or at once where a crowded topic has no room for it.
+        The caller may acknowledge it once `Outcome.records` are durable.
 
         Raises, and so does what answers it:
             CortexError: with disposition FATAL only: nothing can be said about the request here,
@@ -169,7 +171,9 @@ class Engine:
         return self._endings.replacement(outcome, error, value, source)
 
     async def _begin_aside(self, value: bytes | None, source: RecordSource) -> Outcome:
-        async with self._aside:
+        # Whose it is nobody knows before it is read.
+        lane, cost = source.lane or Lane.MEDIUM, len(value or b"")
+        async with self._aside.entered(lane=lane, tenant="", cost=cost):
             read = await asyncio.to_thread(self._reader.read, value, source)
         begun = self._go_on(read, value, source)
         return begun if isinstance(begun, Outcome) else await begun()
@@ -184,7 +188,9 @@ class Engine:
         if _is_new(item, begin, source):
             type_label = item.request.attributes.type
             metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
-        if source.stage is None and self._crowding.too_many(item.lane, item.request.tenant):
+        if source.stage is None and self._crowding.must_wait(
+            item.lane, item.request.tenant, topic=source.topic, topic_lane=source.lane
+        ):
             return self._hand_over(item, value, VALIDATION, begin)
         return partial(self._answer_once, item, value, begin, source)
 
@@ -192,7 +198,7 @@ class Engine:
         self, item: WorkItem, value: bytes | None, begin: Try, source: RecordSource
     ) -> Outcome:
         """Answer, unless another request has had the same id."""
-        with self._crowding.counted(item.lane, item.request.tenant):
+        with self._crowding.counted(item.lane, item.request.tenant, item.weight_bytes):
             if self._dedupe is not None and _is_unjudged(item, source):
                 reused = await find_reuse(self._dedupe, item.request)
                 if reused is not None:
@@ -218,7 +224,9 @@ class Engine:
                 if gate is None:
                     elsewhere = await self._run_stages(item, now)
                 else:
-                    async with gate:
+                    async with gate.entered(
+                        lane=item.lane, tenant=item.request.tenant, deadline=item.deadline
+                    ):
                         elsewhere = await self._run_stages(item, now)
                 if elsewhere is not None:
                     return self._hand_over(item, value, elsewhere.value, now)

@@ -10,26 +10,27 @@ from typing import Any, TypeVar
 from cortex_stream.errors import StageTimeout
 from cortex_stream.routing.pipeline import Pipeline
 from cortex_stream.routing.route import StageName
+from cortex_stream.scheduling.fair_gate import FairGate
 from schemas.priority import Lane
 
 F = TypeVar("F")
 
 
 class Gates:
-    """Before the stages of each limited pipeline one gate per lane; who waits enters in order.
+    """Before the stages of each limited pipeline one gate per lane.
 
     Per lane, so that low-priority items that wait never keep critical ones out.
     """
 
     def __init__(self, pipelines: Iterable[Pipeline]) -> None:
         self._gates = {
-            (pipeline.name, lane): asyncio.Semaphore(pipeline.max_concurrent)
+            (pipeline.name, lane): FairGate(pipeline.max_concurrent)
             for pipeline in pipelines
             if pipeline.max_concurrent is not None
             for lane in Lane
         }
 
-    def of_or_none(self, pipeline: Pipeline, lane: Lane) -> asyncio.Semaphore | None:
+    def of_or_none(self, pipeline: Pipeline, lane: Lane) -> FairGate | None:
         """Return the gate to go through, or None where the pipeline has no limit."""
         return None if pipeline.max_concurrent is None else self._gates[pipeline.name, lane]
 

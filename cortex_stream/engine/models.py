@@ -17,6 +17,7 @@ from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.routing.route import Task
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.runner_thread import Crew
 from cortex_stream.values import value
 from schemas.outcomes import ModelIdentity
@@ -53,6 +54,14 @@ class KnownModel:
     identity: ModelIdentity
 
 
+class Tokenising:
+    """The one thread that makes tokens of long texts, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+        self.turns = FairGate(1)
+
+
 class ServedModel:
     """One model version with its runners."""
 
@@ -60,7 +69,7 @@ class ServedModel:
         self,
         loaded: LoadedModel,
         dispatcher: Dispatcher[TokenRow],
-        tokenising: ThreadPoolExecutor,
+        tokenising: "Tokenising",
         *,
         batch_invariant: bool,
     ) -> None:
@@ -91,12 +100,17 @@ class ServedModel:
             Expired, InferenceFailed, InvalidOutput, DeviceFailed, StuckRun: see `Dispatcher.submit`.
         """
         prefix = self.loaded.prefixes.get(input_type or "passage", "")
-        if sum(map(len, texts)) <= INLINE_CHARS:
+        chars = sum(map(len, texts))
+        if chars <= INLINE_CHARS:
             rows = self.loaded.tokenizer.encode(texts, prefix=prefix)
         else:
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._tokenising, lambda: self.loaded.tokenizer.encode(texts, prefix=prefix)
-            )
+            async with self._tokenising.turns.entered(
+                lane=lane, tenant=tenant, deadline=deadline, cost=chars
+            ):
+                rows = await asyncio.get_running_loop().run_in_executor(
+                    self._tokenising.thread,
+                    lambda: self.loaded.tokenizer.encode(texts, prefix=prefix),
+                )
         answers = await self.dispatcher.submit(rows, lane=lane, tenant=tenant, deadline=deadline)
         return TextAnswers(
             matrix=answers.matrix,
@@ -129,7 +143,7 @@ class ServedModels:
         loaded here and those that other workers run; empty when there are no such.
         """
         self._default = default
-        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+        self._tokenising = Tokenising()
         self._served = [
             ServedModel(
                 model,
@@ -214,4 +228,4 @@ class ServedModels:
     ) -> None:
         """Stop the runners and give the models' memory back."""
         await self._scope.__aexit__(exc_type, exc, traceback)
-        self._tokenising.shutdown(wait=False)
+        self._tokenising.thread.shutdown(wait=False)

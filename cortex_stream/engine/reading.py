@@ -96,8 +96,8 @@ class Reader:
             attributes = read_attributes(envelope)
             deadline = self._deadline(attributes, source, arrival)
             request = validate(attributes, envelope.data, limits=self._limits)
-            self._ensure_room(value, request.data)
-            item = self._route(request, source, deadline, arrival)
+            weight_bytes = self._weigh(value, request.data)
+            item = self._route(request, source, deadline, arrival, weight_bytes=weight_bytes)
         except Exception as raised:  # noqa: BLE001 (one record's bad luck must not be everybody's)
             return self.refuse(raised, value, source, envelope, arrival)
         if arrival is None:
@@ -132,7 +132,7 @@ class Reader:
         if not isinstance(end, GiveUp):
             raise error
         asker = _asker(value, source, envelope, arrival)
-        if source.lane is Lane.REPLAY and isinstance(error, InvalidHandover):
+        if source.lane is Lane.REPLAY and arrival is None:
             asker = replace(asker, reinjection=_NOBODYS_REPLAY)
         return self._endings.failure(
             end.kind,
@@ -153,9 +153,10 @@ class Reader:
         deliveries: int,
         readable: bool,
     ) -> Outcome:
-        """Return the dead letter of a record that must not run again.
+        """Return the outcome of a record that must not run again.
 
-        Only if `readable` is it looked at, to tell who asked.
+        Only if `readable` is it looked at, to tell who asked. On the replay lane a record whose
+        replay is unknown leaves the live topics alone.
         """
         envelope: Envelope | None = None
         arrival: Arrival | None = None
@@ -166,10 +167,13 @@ class Reader:
                 with suppress(InvalidHandover):
                     arrival = self.arrival(source)
                     source = arrival.origin
+        asker = _asker(value, source, envelope, arrival)
+        if source.lane is Lane.REPLAY and arrival is None:
+            asker = replace(asker, reinjection=_NOBODYS_REPLAY)
         return self._endings.failure(
             OutcomeKind.DEAD_LETTER,
             error,
-            _asker(value, source, envelope, arrival),
+            asker,
             value,
             source,
             stage=VALIDATION,
@@ -194,8 +198,8 @@ class Reader:
         check_in_time(deadline, now_s=now_s, doing="arriving")
         return deadline
 
-    def _ensure_room(self, value: bytes | None, data: RequestData) -> None:
-        """Refuse what needs more memory than there will ever be for one request.
+    def _weigh(self, value: bytes | None, data: RequestData) -> int:
+        """Return what memory a request needs; refuse it if there will never be as much.
 
         Raises:
             ResourceExhausted: so it does.
@@ -208,6 +212,7 @@ class Reader:
                 f"the request needs about {needs_bytes} bytes of memory, this worker gives a"
                 f" request {self._most_request_bytes}; send fewer texts in each request"
             )
+        return needs_bytes
 
     def _route(
         self,
@@ -215,6 +220,8 @@ class Reader:
         source: RecordSource,
         deadline: Deadline | None,
         arrival: Arrival | None,
+        *,
+        weight_bytes: int,
     ) -> WorkItem:
         """Decide lane, pipeline, stages and cost.
 
@@ -239,6 +246,7 @@ class Reader:
             route=route,
             position=0 if arrival is None else position_of(arrival, request, route),
             cost_tokens=estimate_tokens(request.data.texts),
+            weight_bytes=weight_bytes,
             deadline=deadline,
             reinjection=again,
             waited=None if arrival is None else arrival.waited,

@@ -38,6 +38,7 @@ class WorkItem:
         route: the stages that answer it.
         position: where in the route this worker begins.
         cost_tokens: estimate of the tokens that will run, before tokenising.
+        weight_bytes: estimate of the memory that it holds until it has ended.
         deadline: when nobody waits any more, on this process's monotonic clock.
         reinjection: set once a replay or a redrive has put the request back.
         waited: set once it has waited for a retry; says for the last one.
@@ -50,6 +51,7 @@ class WorkItem:
     route: Route
     position: int
     cost_tokens: int
+    weight_bytes: int
     deadline: Deadline | None
     reinjection: Reinjection | None = None
     waited: Waiting | None = None

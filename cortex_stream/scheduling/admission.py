@@ -110,11 +110,14 @@ class Admission:
         records = bound.max_records - used.records
         if records < least.records:
             return NO_ROOM
-        shared_bytes = self._shared_bytes - self._borrowed_bytes - beside_bytes
-        own_bytes = self._own_bytes - used.size_bytes
-        size_bytes = max(0, own_bytes) + max(0, shared_bytes)
-        size_bytes = min(size_bytes, bound.max_bytes - used.size_bytes)
+        size_bytes = self._left_bytes(bound, used, beside_bytes=beside_bytes)
         return NO_ROOM if size_bytes < least.size_bytes else Room(records, size_bytes)
+
+    def crowded(self, topic: str) -> bool:
+        """Tell whether `topic` holds half of the records or the memory that it may, or more."""
+        bound, used = self._bounds[topic], self._used[topic]
+        many = 2 * used.records >= bound.max_records
+        return many or used.size_bytes >= self._left_bytes(bound, used)
 
     def capacity(self, topic: str) -> int:
         """Return how many records of `topic` may be in the process at once."""
@@ -145,6 +148,12 @@ class Admission:
             raise InvariantError(
                 f"giving back more of {topic} than was taken; this is a bug in cortex-stream"
             )
+
+    def _left_bytes(self, bound: Bound, used: _Use, *, beside_bytes: int = 0) -> int:
+        shared_bytes = self._shared_bytes - self._borrowed_bytes - beside_bytes
+        own_bytes = self._own_bytes - used.size_bytes
+        left_bytes = max(0, own_bytes) + max(0, shared_bytes)
+        return min(left_bytes, bound.max_bytes - used.size_bytes)
 
     def _charge(self, used: _Use, size_bytes: int) -> None:
         own_bytes, before_bytes = self._own_bytes, used.size_bytes

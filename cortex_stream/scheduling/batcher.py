@@ -65,7 +65,9 @@ def form_batch(
     latency model the batch grows no further once one more row would make a row of it late, and a
     row that would miss its deadline is late already: one that has no time to run alone, and while
     rows enough for a full batch wait, one that has no time for that. (Else, in an overload, only
-    short rows would be quick enough, and in batches of one.)
+    short rows would be quick enough, and in batches of one.) Where that leaves nothing to run, one
+    row whose deadline has not passed runs all the same: only runs teach the model, and one that was
+    misled would never learn better.
     """
     batch: Batch[T] = Batch([], [])
     least_tokens = rule.max_tokens if len(queue) >= rule.max_rows else 0
@@ -76,6 +78,10 @@ def form_batch(
 
     head = _pop_in_time(queue.pop_head, batch.late, in_time)
     if head is None:
+        if not queue and (unlikely := _least_late(batch.late, now_s=now_s)):
+            batch.late.remove(unlikely)
+            queue.charge(unlikely)
+            batch.rows.append(unlikely)
         return batch
     queue.charge(head)
     batch.rows.append(head)
@@ -114,6 +120,12 @@ def _pop_in_time(
             return row
         late.append(row)
     return None
+
+
+def _least_late(late: Sequence[Row[T]], *, now_s: float) -> Row[T] | None:
+    """Return the row with the most time left, or None where all deadlines have passed."""
+    latest = max(late, key=lambda row: _slack_s(row, now_s=now_s), default=None)
+    return latest if latest is not None and _slack_s(latest, now_s=now_s) > 0 else None
 
 
 def _slack_s(row: Row[T], *, now_s: float) -> float:

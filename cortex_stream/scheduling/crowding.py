@@ -2,8 +2,9 @@
 
 A lane takes requests from its topic in the order of the log. The queues in memory are fair between
 tenants, but only between requests that have got there: one tenant with a long backlog fills the
-lane, and the others wait behind it in the log. So while a lane is crowded, requests of a tenant
-that holds much more of it than the others are set back, to be read again later.
+lane, and the others wait behind it in the log. So while a topic is crowded, requests of a tenant
+that holds much more of its lane than the others are set back, to be read again later; and so are
+those that lowered themselves to a lane that gets on more slowly.
 
 A tenant counts for a while after its last request has ended: that none of it is in the process says
 little about the log behind a flood.
@@ -13,7 +14,7 @@ Owner: the event loop that runs the engine; it holds no lock.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,42 +31,48 @@ REMEMBERED_S: Final = 10.0
 
 
 class Crowding:
-    """Counts the requests of each lane and tenant in the process."""
+    """Weighs the requests of each lane and tenant in the process."""
 
-    def __init__(self, crowded_requests: Mapping[Lane, int], *, clock: Clock) -> None:
-        """Call a lane crowded from so many requests on; one that is not named never is."""
-        self._crowded_requests = crowded_requests
+    def __init__(self, is_crowded: Callable[[str], bool], *, clock: Clock) -> None:
+        """Ask `is_crowded` whether a topic holds much of what it may."""
+        self._is_crowded = is_crowded
         self._clock = clock
         self._held: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
         # Tenants without requests and when they had their last, the oldest first; in `_held` with 0.
         self._rested: dict[Lane, OrderedDict[str, float]] = {lane: OrderedDict() for lane in Lane}
-        self._in_all: Counter[Lane] = Counter()
+        self._in_all: Counter[Lane] = Counter()  # bytes, as in `_held`
 
     @contextmanager
-    def counted(self, lane: Lane, tenant: str) -> Iterator[None]:
-        """Count a request while it is in the process."""
+    def counted(self, lane: Lane, tenant: str, weight_bytes: int) -> Iterator[None]:
+        """Count a request while it is in the process; it weighs something."""
         held, rested = self._held[lane], self._rested[lane]
-        held[tenant] += 1
+        held[tenant] += weight_bytes
         rested.pop(tenant, None)
-        self._in_all[lane] += 1
+        self._in_all[lane] += weight_bytes
         try:
             yield
         finally:
-            self._in_all[lane] -= 1
-            held[tenant] -= 1
+            self._in_all[lane] -= weight_bytes
+            held[tenant] -= weight_bytes
             if not held[tenant]:
                 rested[tenant] = self._clock.monotonic_s()
                 self._forget(lane)
 
-    def too_many(self, lane: Lane, tenant: str) -> bool:
-        """Tell whether `lane` is crowded and `tenant` holds much more of it than the others."""
-        least = self._crowded_requests.get(lane)
-        in_all = self._in_all[lane]
-        if least is None or in_all < least:
+    def must_wait(
+        self, lane: Lane, tenant: str, *, topic: str, topic_lane: Lane | None = None
+    ) -> bool:
+        """Tell whether the next request of `tenant` in `lane` must leave the room to others.
+
+        Its topic is crowded, and it belongs to another lane than the topic, or the tenant holds
+        much more of the lane than the others. Replays never must.
+        """
+        if lane is Lane.REPLAY or not self._is_crowded(topic):
             return False
+        if topic_lane is not None and lane is not topic_lane:
+            return True
         self._forget(lane)
         held = self._held[lane]
-        return held[tenant] * len(held) > MUCH * in_all
+        return held[tenant] * len(held) > MUCH * self._in_all[lane]
 
     def _forget(self, lane: Lane) -> None:
         """Forget tenants that have rested for long."""

@@ -32,7 +32,6 @@ from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerTh
 from cortex_stream.scheduling.waiting import Answers, Place, Waiting, WaitingRows, Weighed
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
-from cortex_stream.telemetry.rates import PeakMeter
 from schemas.priority import Lane
 
 R = TypeVar("R", bound=Weighed)
@@ -132,10 +131,9 @@ class Dispatcher(Generic[R]):
         """The waiting rows, for whoever shows them."""
         return self._waiting.queue
 
-    @property
-    def worst_waits(self) -> PeakMeter:
-        """The longest wait for a runner over the last minute, in seconds, by lane."""
-        return self._waiting.worst_waits
+    def worst_wait_s(self, lane: Lane) -> float:
+        """Return the longest wait for a runner over the last minute, in seconds, up to now."""
+        return self._waiting.worst_wait_s(lane)
 
     @property
     def busy(self) -> int:

@@ -24,7 +24,7 @@ tenant what its more urgent rows displace, waits for ever while `pop_head` is ca
 Owner: whoever calls it; it holds no lock.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,14 +159,16 @@ class _LaneState(Generic[T]):
             raise InvariantError("a lane with rows has no tenant with work; this is a bug")
         return self.tenants[tenant].first()
 
-    def companion(self, head: Row[T], *, min_length_tokens: int, ride_tokens: int) -> Row[T] | None:
-        """Return the longest row within the head's length whose tenant may ride, or None."""
-        for index in range(bisect_right(self.lengths, head.length_tokens) - 1, -1, -1):
+    def companion(
+        self, lengths_tokens: range, *, whose_turn: str | None, ride_tokens: int
+    ) -> Row[T] | None:
+        """Return the longest row of such a length whose tenant has its turn or may ride, or None."""
+        for index in range(bisect_left(self.lengths, lengths_tokens.stop) - 1, -1, -1):
             length = self.lengths[index]
-            if length < min_length_tokens:
+            if length < lengths_tokens.start:
                 return None
             for tenant, rows in islice(self.by_length[length].items(), RIDERS_TRIED):
-                if tenant == head.tenant or self.shares.may_ride(tenant, most=ride_tokens):
+                if tenant == whose_turn or self.shares.may_ride(tenant, most=ride_tokens):
                     return rows.first()
         return None
 
@@ -214,11 +216,15 @@ class FairQueue(Generic[T]):
         much padding. The most urgent lane comes first, if it is the head's or may ride; of its
         rows the longest, and of equals the tenants take turns.
         """
+        lengths_tokens = range(min_length_tokens, head.length_tokens + 1)
         for lane in WEIGHTS if head.lane in WEIGHTS else (head.lane,):
-            if not self.depth(lane) or not (lane is head.lane or self._may_ride(lane)):
+            own = lane is head.lane
+            if not self.depth(lane) or not (own or self._may_ride(lane)):
                 continue
             row = self._lanes[lane].companion(
-                head, min_length_tokens=min_length_tokens, ride_tokens=self._tenant_ride_tokens
+                lengths_tokens,
+                whose_turn=head.tenant if own else None,
+                ride_tokens=self._tenant_ride_tokens,
             )
             if row is not None:
                 self._remove(row)

@@ -15,6 +15,10 @@ HALF_LIFE: Final = 500
 MIN_OBSERVATIONS: Final = 20
 """Before so many batches nothing is predicted."""
 
+_MOST_TIMES: Final = 10.0
+"""Times its prediction that a batch counts for at most: a process may have been stopped under one,
+and hundreds of others would be predicted by that."""
+
 _KEPT: Final = 0.5 ** (1 / HALF_LIFE)
 
 
@@ -31,6 +35,8 @@ class LatencyModel:
         predicted_s = self.predict_s(padded_tokens)
         self._observed += 1
         x, y = float(padded_tokens), spent_s
+        if predicted_s:
+            y = min(y, _MOST_TIMES * predicted_s)
         self._weight = self._weight * _KEPT + 1
         self._x = self._x * _KEPT + x
         self._y = self._y * _KEPT + y

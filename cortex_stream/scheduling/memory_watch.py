@@ -6,6 +6,7 @@ Owner: the event loop that runs it; only free heap memory is given back in a thr
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -27,6 +28,10 @@ from cortex_stream.telemetry.process_memory import MemoryUse
 from schemas.priority import Lane
 
 LOOK_EVERY_S: Final = 1.0
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+_MOST_BLIND_LOOKS: Final = 30
+"""In a row, for want of a file descriptor. Other errors are not waited for."""
+
 _MIB: Final = 1 << 20
 
 log = structlog.stdlib.get_logger(__name__)
@@ -77,12 +82,21 @@ class MemoryWatch:
         """Look until cancelled, or until only a restart can make memory free."""
         try:
             self._log_plan()
+            blind_looks = 0
             while True:
-                use = await self.look()
-                now_s, after_s = self._clock.monotonic_s(), self._settings.recovery_s
-                if self.pressure.hopeless(now_s=now_s, after_s=after_s):
-                    self._on_failure(_hopeless(use))
-                    return
+                try:
+                    use = await self.look()
+                except OSError as error:
+                    if error.errno not in _NO_DESCRIPTOR or blind_looks == _MOST_BLIND_LOOKS:
+                        raise
+                    blind_looks += 1
+                    log.warning("memory.not_measured", message=str(error))
+                else:
+                    blind_looks = 0
+                    now_s, after_s = self._clock.monotonic_s(), self._settings.recovery_s
+                    if self.pressure.hopeless(now_s=now_s, after_s=after_s):
+                        self._on_failure(_hopeless(use))
+                        return
                 await asyncio.sleep(LOOK_EVERY_S)
         except Exception as error:  # rather restart than go on unguarded
             self._on_failure(CortexError(f"watching the memory: {error!r}; this is a bug"))

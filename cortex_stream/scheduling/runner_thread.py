@@ -26,6 +26,10 @@ from cortex_stream.telemetry.rates import RateMeter
 
 Matrix = npt.NDArray[np.float32]
 
+_LOOKS: Final = 10
+"""Time is up after so many looks at a run: of a process that was stopped, by whatever and for however
+long, one look at most has passed."""
+
 RUNNER_NICENESS: Final = 5
 """More than the process has: a third of the weight, which tells only where cores are short."""
 
@@ -107,7 +111,7 @@ class RunnerThread(Generic[R]):
         self._probe_timeout_s = health_rule.probe_timeout_s
         self._clock = clock
         self._probe: asyncio.Future[None] | None = None
-        self._probe_began_s = 0.0
+        self._probe_waited_s = 0.0  # without what the process was stopped for
         self._busy_s = RateMeter(clock=clock)
         self._busy_seconds = metrics.RUNNER_BUSY_SECONDS.labels(model, name)
         self._thread = ThreadPoolExecutor(
@@ -161,18 +165,18 @@ class RunnerThread(Generic[R]):
             StuckRun: it has not come back for as long as a run may take.
         """
         if self._probe is None:
-            self._probe_began_s = self._clock.monotonic_s()
+            self._probe_waited_s = 0.0
             loop = asyncio.get_running_loop()
             self._probe = loop.run_in_executor(self._thread, self._runner.probe)
         await asyncio.wait([self._probe], timeout=self._probe_timeout_s)
+        self._probe_waited_s += self._probe_timeout_s
         now_s = self._clock.monotonic_s()
         failure: BaseException | None
         if self._probe.done():
             failure, self._probe = self._probe.exception(), None
         else:
-            spent_s = now_s - self._probe_began_s
-            failure = TimeoutError(f"its probe is not back after {spent_s:.1f} s")
-            if spent_s >= self._run_timeout_s:
+            failure = TimeoutError(f"its probe is not back after {self._probe_waited_s:.1f} s")
+            if self._probe_waited_s >= self._run_timeout_s:
                 raise StuckRun(f"probing runner {self.name} of {self._model}: {failure}")
         if failure is None:
             self.health.passed(now_s=now_s)
@@ -183,17 +187,14 @@ class RunnerThread(Generic[R]):
 
     async def _call(self, rows: Sequence[R]) -> Matrix:
         run = asyncio.get_running_loop().run_in_executor(self._thread, self._runner.run, rows)
-        try:
-            # not `wait_for`: that of Python 3.11 forgets a cancellation in the turn the run ends
-            async with asyncio.timeout(self._run_timeout_s):
-                return await asyncio.shield(run)
-        except TimeoutError:
-            if run.done():  # the runner's own TimeoutError
+        for _ in range(_LOOKS):
+            await asyncio.wait([run], timeout=self._run_timeout_s / _LOOKS)
+            if run.done():
                 return run.result()
-            raise StuckRun(
-                f"running {len(rows)} rows of {self._model}: not back after"
-                f" {self._run_timeout_s:g} s (CORTEX_INFERENCE__RUN_TIMEOUT_S)"
-            ) from None
+        raise StuckRun(
+            f"running {len(rows)} rows of {self._model}: not back after {self._run_timeout_s:g} s"
+            " (CORTEX_INFERENCE__RUN_TIMEOUT_S)"
+        )
 
 
 def _give_way() -> None:

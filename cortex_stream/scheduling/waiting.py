@@ -17,6 +17,7 @@ from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
 from cortex_stream.errors import CortexError, Expired
 from cortex_stream.scheduling.batcher import BatchRule, form_batch
+from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
 from cortex_stream.scheduling.latency_model import LatencyModel
 from cortex_stream.scheduling.runner_thread import Matrix
@@ -104,7 +105,7 @@ class WaitingRows(Generic[R]):
     """The submissions of one model, and the queue of their rows.
 
     A lane with `MAX_WAITING_ROWS` rows in the queue is full: its further submissions wait for room,
-    in the order of their arrival, while those of other lanes pass. A submission enters whole as
+    its tenants in turns, while those of other lanes pass. A submission enters whole as
     soon as its lane is below the bound, however large it is, so a lane exceeds the bound by less
     than one submission. The wait for room counts as waiting for a runner; a deadline that passes
     in it is noticed as any other, when the turn of its rows comes.
@@ -117,12 +118,11 @@ class WaitingRows(Generic[R]):
         self.queue = queue
         self.arrived = asyncio.Event()
         """Set when there may be something to take; cleared by whoever finds nothing."""
-        self.worst_waits = PeakMeter(clock=clock)
-        """The longest wait for a runner, in seconds, by lane."""
+        self._waits_s = PeakMeter(clock=clock)
         self._clock = clock
         self._returned: deque[list[Waiting[R]]] = deque()
         self._open: set[Submission] = set()
-        self._entrances = {lane: asyncio.Lock() for lane in Lane}
+        self._entrances = {lane: FairGate(1) for lane in Lane}
         self._rows_left = asyncio.Event()  # whoever is first at an entrance looks for room again
 
     def __bool__(self) -> bool:
@@ -135,8 +135,9 @@ class WaitingRows(Generic[R]):
         """Wait until all of `contents` have run; see `Dispatcher.submit`."""
         began_s = self._clock.monotonic_s()
         entrance = self._entrances[lane]
-        if entrance.locked() or self.queue.depth(lane) >= MAX_WAITING_ROWS:
-            async with entrance:  # first come, first served
+        if entrance.full or self.queue.depth(lane) >= MAX_WAITING_ROWS:
+            cost = sum(content.tokens for content in contents)
+            async with entrance.entered(lane=lane, tenant=tenant, deadline=deadline, cost=cost):
                 while self.queue.depth(lane) >= MAX_WAITING_ROWS:
                     self._rows_left.clear()
                     await self._rows_left.wait()
@@ -179,12 +180,20 @@ class WaitingRows(Generic[R]):
             for row in batch.late:
                 row.payload.fail(_too_late(row, now_s=now_s))
             taken = batch.rows
+            for row in batch.late:
+                self._waits_s.record(row.lane.value, now_s - row.enqueued_s)
         for row in taken:
             waited_s = now_s - row.enqueued_s
             submission = row.payload.submission
             submission.queue_s = max(submission.queue_s, waited_s)
-            self.worst_waits.record(row.lane.value, waited_s)
+            self._waits_s.record(row.lane.value, waited_s)
         return [row for row in taken if self.wanted(row)]
+
+    def worst_wait_s(self, lane: Lane) -> float:
+        """Return the longest wait over the last minute; of what waits still, until now."""
+        oldest_s = self.queue.oldest_s(lane)
+        waits_s = 0.0 if oldest_s is None else self._clock.monotonic_s() - oldest_s
+        return max(waits_s, self._waits_s.largest(lane.value))
 
     def wanted(self, row: Waiting[R]) -> bool:
         """Tell whether somebody still waits for `row`; fail it when it is late."""

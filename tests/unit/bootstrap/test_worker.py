@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cortex_stream.bootstrap import worker as module
-from cortex_stream.bootstrap.bounds import admission_bounds, crowded_requests
+from cortex_stream.bootstrap.bounds import admission_bounds
 from cortex_stream.bootstrap.worker import Worker, build_worker, load_models
 from cortex_stream.clock import ManualClock
 from cortex_stream.errors import (
@@ -18,13 +18,12 @@ from cortex_stream.errors import (
 )
 from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
-from cortex_stream.settings.sections import InferenceSettings, LanesSettings
+from cortex_stream.settings.sections import InferenceSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
-from schemas.priority import Lane
 from tests.tiny_onnx import install_tiny
 from tests.unit.engine.desk import code_of, message_of, request, source
 
@@ -86,17 +85,6 @@ def test_each_consumed_topic_has_its_bound_under_its_name_on_the_cluster() -> No
         "staging.cortex.retries.2": Bound(1250, size // 16),
         "staging.cortex.retries.3": Bound(1250, size // 16),
         "staging.cortex.events": Bound(1000, size),
-    }
-
-
-def test_a_lane_is_crowded_from_half_of_its_bound_on_and_replays_never() -> None:
-    settings = Settings(lanes=LanesSettings(critical=1, high=10))
-
-    assert crowded_requests(settings) == {
-        Lane.CRITICAL: 1,
-        Lane.HIGH: 5,
-        Lane.MEDIUM: 2500,
-        Lane.LOW: 5000,
     }
 
 

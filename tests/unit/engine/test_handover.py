@@ -402,6 +402,7 @@ def item(*, deadline: Deadline | None = None, headers: object = ()) -> WorkItem:
         route=Route((EMBEDDING, INFERENCE), "m@1"),
         position=0,
         cost_tokens=1,
+        weight_bytes=14_000,
         deadline=deadline,
     )
 
@@ -501,11 +502,11 @@ def test_vectors_without_a_word_about_them_are_refused() -> None:
 @asynccontextmanager
 async def crowded_by(tenant: str, clock: ManualClock) -> AsyncIterator[Engine]:
     """Yield an engine whose medium lane is full of the requests of one of two tenants."""
-    crowding = Crowding({Lane.MEDIUM: 10}, clock=clock)
+    crowding = Crowding(lambda _: True, clock=clock)
     async with open_engine(clock=clock, crowding=crowding) as engine:
         with ExitStack() as held:
             for holder in [tenant] * 9 + ["//quiet"]:
-                held.enter_context(crowding.counted(Lane.MEDIUM, holder))
+                held.enter_context(crowding.counted(Lane.MEDIUM, holder, 14_000))
             yield engine
 
 
@@ -522,6 +523,21 @@ async def test_in_a_crowded_lane_the_next_request_of_who_holds_it_is_set_back(
     [record] = outcome.records
     assert (record.topic, record.value) == ("cortex.stages.validation.medium", value)
     assert code_of(other) is None
+
+
+async def test_in_a_crowded_topic_a_request_that_lowered_itself_goes_on_in_its_own_lane(
+    clock: ManualClock,
+) -> None:
+    lowered, urgent = request(priority="low"), request()
+    crowding = Crowding(lambda _: True, clock=clock)
+
+    async with open_engine(clock=clock, crowding=crowding) as engine:
+        outcome = await engine.process(lowered, source(lane=Lane.CRITICAL))
+        other = await engine.process(urgent, source(lane=Lane.CRITICAL))
+
+    [record] = outcome.records
+    assert (record.topic, record.value) == ("cortex.stages.validation.low", lowered)
+    assert other.kind is OutcomeKind.RESULT
 
 
 async def test_a_request_that_was_set_back_ends_as_if_it_had_not_been(clock: ManualClock) -> None:

@@ -128,16 +128,18 @@ async def test_a_request_that_is_set_back_is_asked_for_once_at_its_turn() -> Non
 
 
 class FirstCrowded:
-    """Finds that the lane is crowded when it is asked for the first time."""
+    """Finds that the topic is crowded when it is asked for the first time."""
 
     def __init__(self) -> None:
         self._crowded = True
 
-    def too_many(self, _lane: Lane, _tenant: str) -> bool:
+    def must_wait(self, _lane: Lane, _tenant: str, **_: object) -> bool:
         was, self._crowded = self._crowded, False
         return was
 
-    def counted(self, _lane: Lane, _tenant: str) -> AbstractContextManager[None]:
+    def counted(
+        self, _lane: Lane, _tenant: str, _weight_bytes: int
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
 

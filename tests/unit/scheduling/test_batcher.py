@@ -185,3 +185,25 @@ def test_a_row_longer_than_any_batch_needs_the_time_it_takes_itself() -> None:
     batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
 
     assert [late.length_tokens for late in batch.late] == [512]
+
+
+def test_where_nothing_is_in_time_the_row_with_most_time_runs_and_teaches_the_model() -> None:
+    shorter, longer, over = (row(deadline_s=NOW_S + left_s) for left_s in (0.05, 0.06, -0.01))
+    queue = queue_of(shorter, longer, over)
+
+    batch = form_batch(queue, RULE, now_s=NOW_S, latency=knows(per_token_s=0.01))
+
+    assert batch.rows == [longer]
+    assert sorted(batch.late, key=id) == sorted([shorter, over], key=id)
+
+
+def test_a_model_that_was_misled_keeps_lone_rows_from_nothing() -> None:
+    latency = knows(per_token_s=0.01)
+    ran = 0
+    for _ in range(200):  # each has time enough in truth
+        queue = queue_of(row(deadline_s=NOW_S + 0.05))
+        if form_batch(queue, RULE, now_s=NOW_S, latency=latency).rows:
+            latency.observe(10, spent_s=0.01)
+            ran += 1
+
+    assert ran == 200

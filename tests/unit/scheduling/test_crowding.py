@@ -8,66 +8,91 @@ from cortex_stream.clock import ManualClock
 from cortex_stream.scheduling.crowding import REMEMBERED_S, Crowding
 from schemas.priority import Lane
 
+TOPIC, IDLE = "cortex.requests.low", "cortex.requests.high"
+WEIGHT = 14_000
+
 
 def holding(crowding: Crowding, lane: Lane, **requests: int) -> ExitStack:
     """Let each tenant hold so many requests of `lane` until the stack is closed."""
     held = ExitStack()
     for tenant, count in requests.items():
         for _ in range(count):
-            held.enter_context(crowding.counted(lane, tenant))
+            held.enter_context(crowding.counted(lane, tenant, WEIGHT))
     return held
 
 
 def test_a_tenant_that_holds_a_crowded_lane_has_too_many_and_the_others_have_not() -> None:
-    crowding = Crowding({Lane.LOW: 100}, clock=ManualClock())
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
 
     with holding(crowding, Lane.LOW, flood=90, quiet=10):
-        assert crowding.too_many(Lane.LOW, "flood")
-        assert not crowding.too_many(Lane.LOW, "quiet")
-        assert not crowding.too_many(Lane.LOW, "newcomer")
+        assert crowding.must_wait(Lane.LOW, "flood", topic=TOPIC)
+        assert not crowding.must_wait(Lane.LOW, "quiet", topic=TOPIC)
+        assert not crowding.must_wait(Lane.LOW, "newcomer", topic=TOPIC)
 
 
-def test_nobody_has_too_many_while_the_lane_is_not_crowded() -> None:
-    crowding = Crowding({Lane.LOW: 100}, clock=ManualClock())
+def test_nobody_has_too_many_while_the_topic_is_not_crowded() -> None:
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
 
     with holding(crowding, Lane.LOW, flood=89, quiet=10):
-        assert not crowding.too_many(Lane.LOW, "flood")
+        assert not crowding.must_wait(Lane.LOW, "flood", topic=IDLE)
+
+
+def test_a_few_heavy_requests_hold_more_of_a_lane_than_many_light_ones() -> None:
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
+
+    with (
+        holding(crowding, Lane.LOW, light=20),
+        crowding.counted(Lane.LOW, "heavy", 50 * WEIGHT),
+        crowding.counted(Lane.LOW, "heavy", 50 * WEIGHT),
+    ):
+        assert crowding.must_wait(Lane.LOW, "heavy", topic=TOPIC)
+        assert not crowding.must_wait(Lane.LOW, "light", topic=TOPIC)
+
+
+@pytest.mark.parametrize(("topic", "waits"), [(TOPIC, True), (IDLE, False)])
+def test_who_lowered_itself_makes_room_in_a_crowded_topic(topic: str, waits: bool) -> None:  # noqa: FBT001
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
+
+    found = crowding.must_wait(Lane.LOW, "alone", topic=topic, topic_lane=Lane.CRITICAL)
+
+    assert found is waits
+    assert not crowding.must_wait(Lane.LOW, "alone", topic=topic, topic_lane=Lane.LOW)
 
 
 def test_a_tenant_alone_in_its_lane_never_has_too_many() -> None:
-    crowding = Crowding({Lane.LOW: 100}, clock=ManualClock())
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
 
     with (
         holding(crowding, Lane.LOW, alone=1000),
         holding(crowding, Lane.HIGH, other=1000),
     ):
-        assert not crowding.too_many(Lane.LOW, "alone")
+        assert not crowding.must_wait(Lane.LOW, "alone", topic=TOPIC)
 
 
 @pytest.mark.parametrize("tenants", [2, 3, 10])
 def test_tenants_with_like_backlogs_are_not_told_apart(tenants: int) -> None:
-    crowding = Crowding({Lane.LOW: 100}, clock=ManualClock())
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
     counts = {f"t{number}": 100 + number for number in range(tenants)}
 
     with holding(crowding, Lane.LOW, **counts):
-        assert not any(crowding.too_many(Lane.LOW, tenant) for tenant in counts)
+        assert not any(crowding.must_wait(Lane.LOW, tenant, topic=TOPIC) for tenant in counts)
 
 
-def test_a_lane_without_a_number_is_never_crowded() -> None:
-    crowding = Crowding({Lane.LOW: 1}, clock=ManualClock())
+def test_replays_never_wait_for_others() -> None:
+    crowding = Crowding(lambda _: True, clock=ManualClock())
 
     with holding(crowding, Lane.REPLAY, flood=1000, quiet=1):
-        assert not crowding.too_many(Lane.REPLAY, "flood")
+        assert not crowding.must_wait(Lane.REPLAY, "flood", topic=TOPIC)
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 20), max_size=8))
 def test_who_has_left_is_forgotten(counts: dict[str, int]) -> None:
     clock = ManualClock()
-    crowding = Crowding({Lane.LOW: 1}, clock=clock)
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=clock)
 
     holding(crowding, Lane.LOW, **counts).close()
     clock.advance_s(REMEMBERED_S)
-    assert not crowding.too_many(Lane.LOW, "anyone")
+    assert not crowding.must_wait(Lane.LOW, "anyone", topic=TOPIC)
     holding(crowding, Lane.LOW, last=1).close()
 
     assert set(crowding._held[Lane.LOW]) == {"last"}
@@ -75,9 +100,9 @@ def test_who_has_left_is_forgotten(counts: dict[str, int]) -> None:
 
 
 def test_a_request_that_fails_leaves_too() -> None:
-    crowding = Crowding({Lane.LOW: 1}, clock=ManualClock())
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
 
-    with pytest.raises(KeyError), crowding.counted(Lane.LOW, "t"):
+    with pytest.raises(KeyError), crowding.counted(Lane.LOW, "t", WEIGHT):
         raise KeyError
 
     assert crowding._in_all[Lane.LOW] == 0
@@ -85,24 +110,24 @@ def test_a_request_that_fails_leaves_too() -> None:
 
 def test_a_tenant_counts_for_a_while_after_its_last_request() -> None:
     clock = ManualClock()
-    crowding = Crowding({Lane.LOW: 100}, clock=clock)
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=clock)
     holding(crowding, Lane.LOW, quiet=1).close()
 
     with holding(crowding, Lane.LOW, flood=100):
         clock.advance_s(REMEMBERED_S - 1)
-        before = crowding.too_many(Lane.LOW, "flood")
+        before = crowding.must_wait(Lane.LOW, "flood", topic=TOPIC)
         clock.advance_s(1)
-        after = crowding.too_many(Lane.LOW, "flood")
+        after = crowding.must_wait(Lane.LOW, "flood", topic=TOPIC)
 
     assert (before, after) == (True, False)
 
 
 def test_a_tenant_that_comes_back_is_not_forgotten() -> None:
     clock = ManualClock()
-    crowding = Crowding({Lane.LOW: 100}, clock=clock)
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=clock)
     holding(crowding, Lane.LOW, back=1).close()
 
     with holding(crowding, Lane.LOW, back=1, flood=100):
         clock.advance_s(REMEMBERED_S + 1)
 
-        assert crowding.too_many(Lane.LOW, "flood")
+        assert crowding.must_wait(Lane.LOW, "flood", topic=TOPIC)

@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -225,6 +226,23 @@ async def test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on(desk: Des
     assert len(stuck.ran) == 1
     assert dispatcher.busy == 0
     assert not any(dispatcher.running.values())
+
+
+async def test_a_run_under_which_the_process_was_stopped_is_not_stuck(desk: Desk) -> None:
+    runner = PickyRunner()
+    runner.released.clear()
+    dispatcher = await desk.open(runner, run_timeout_s=0.5)
+    answers = asyncio.ensure_future(
+        dispatcher.submit([text(1)], lane=Lane.HIGH, tenant="//a", deadline=None)
+    )
+    await until(runner.entered.is_set)
+
+    time.sleep(0.7)  # noqa: ASYNC251 (no loop runs in a process that is stopped)
+    await asyncio.sleep(0)
+    runner.released.set()
+
+    assert len((await answers).matrix) == 1
+    assert desk.stuck == []
 
 
 async def test_a_run_that_gets_stuck_after_a_failure_fails_every_row_without_an_answer(

@@ -43,10 +43,15 @@ class FullLane:
         return self.dispatcher.queue.depth(lane)
 
     def submit(
-        self, rows: Sequence[TokenRow], *, lane: Lane, deadline: Deadline | None = None
+        self,
+        rows: Sequence[TokenRow],
+        *,
+        lane: Lane,
+        tenant: str = "//a",
+        deadline: Deadline | None = None,
     ) -> asyncio.Task[Answers | Exception]:
         return self._tasks.start(
-            caught(self.dispatcher.submit(rows, lane=lane, tenant="//a", deadline=deadline)),
+            caught(self.dispatcher.submit(rows, lane=lane, tenant=tenant, deadline=deadline)),
             name="submission",
         )
 
@@ -166,3 +171,37 @@ async def test_a_submission_larger_than_the_bound_enters_an_empty_lane(desk: Des
     )
 
     assert len(answers.matrix) == MAX_WAITING_ROWS + 1
+
+
+async def test_another_tenant_does_not_wait_for_room_behind_all_of_a_flood(desk: Desk) -> None:
+    async with await full_lane(desk) as full:
+        flood = [full.submit([text(n)] * 100, lane=Lane.LOW) for n in range(1, 40)]
+        quiet = full.submit([text(99)], lane=Lane.LOW, tenant="//quiet")
+        await full.pass_in_another_lane()
+
+        full.runner.released.set()
+        assert isinstance(await quiet, Answers)
+
+        assert sum(1 <= name < 40 for name in full.runner.seen) <= 300
+        assert not all(each.done() for each in flood)
+
+
+async def test_what_waits_still_counts_as_a_wait(desk: Desk) -> None:
+    clock = ManualClock()
+    async with await full_lane(desk, clock=clock) as full:
+        clock.advance_s(7)
+
+        assert full.dispatcher.worst_wait_s(Lane.LOW) == 7
+        assert full.dispatcher.worst_wait_s(Lane.HIGH) == 0
+
+
+async def test_a_wait_that_ended_too_late_counts_as_a_wait(desk: Desk) -> None:
+    clock = ManualClock()
+    async with await full_lane(desk, clock=clock) as full:
+        late = full.submit([text(1)], lane=Lane.HIGH, deadline=Deadline(clock.monotonic_s() + 5))
+        await until(lambda: full.depth(Lane.HIGH) == 1)
+        clock.advance_s(7)
+        full.runner.released.set()
+        assert isinstance(await late, Expired)
+
+        assert full.dispatcher.worst_wait_s(Lane.HIGH) == 7

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -208,3 +209,48 @@ async def test_an_unforeseen_error_asks_for_a_restart_rather_than_go_unguarded(
         await desk.watch.run()
 
     assert "watching the memory" in str(desk.failures[0])
+
+
+class Blind:
+    """Cannot be measured `times` times, for want of a file descriptor."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.seen = asyncio.Event()
+
+    def __call__(self) -> MemoryUse:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.seen.set()
+        return MemoryUse(10 << 20, 100 << 20, "setting")
+
+
+async def test_a_short_lack_of_descriptors_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_watch, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(desk.watch, "_log_plan", lambda: None)
+    measure = Blind(30)
+    monkeypatch.setattr(desk.watch, "_measure", measure)
+
+    watching = asyncio.ensure_future(desk.watch.run())
+    async with asyncio.timeout(5):
+        await measure.seen.wait()
+    watching.cancel()
+
+    assert desk.failures == []
+
+
+async def test_a_lasting_lack_of_descriptors_asks_for_a_restart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_watch, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(desk.watch, "_log_plan", lambda: None)
+    monkeypatch.setattr(desk.watch, "_measure", Blind(1000))
+
+    async with asyncio.timeout(5):
+        with pytest.raises(OSError, match="Too many open files"):
+            await desk.watch.run()
+
+    assert "Too many open files" in str(desk.failures[0])
