@@ -161,9 +161,9 @@ class Injection:
             if len(chunk) >= self._most_records or size_bytes >= _CHUNK_BYTES or due:
                 await self._flush(chunk, read_to, producer)
                 chunk, size_bytes, flushed_s = [], 0, self._clock.monotonic_s()
-        await self._flush(chunk, read_to, producer)
         left = {place: end for place, (_, end) in ranges.items() if read_to[place[1]] < end}
-        begins = await reader.begins() if left else {}
+        begins = await reader.begins() if left else {}  # now: the flush may wait for long
+        await self._flush(chunk, read_to, producer)
         for place, end in left.items():  # no record, as that of a transaction's end; or deleted
             _check_kept(place, read_to[place[1]], end, begins=begins)
 

@@ -114,10 +114,13 @@ class Admission:
         return NO_ROOM if size_bytes < least.size_bytes else Room(records, size_bytes)
 
     def crowded(self, topic: str) -> bool:
-        """Tell whether `topic` holds half of the records or the memory that it may, or more."""
+        """Tell whether `topic` holds three quarters of the records or the memory that it may.
+
+        One poll takes half of them at most, of which nobody knows yet how fast they will go.
+        """
         bound, used = self._bounds[topic], self._used[topic]
-        many = 2 * used.records >= bound.max_records
-        return many or used.size_bytes >= self._left_bytes(bound, used)
+        many = 4 * used.records >= 3 * bound.max_records
+        return many or used.size_bytes >= 3 * self._left_bytes(bound, used)
 
     def capacity(self, topic: str) -> int:
         """Return how many records of `topic` may be in the process at once."""

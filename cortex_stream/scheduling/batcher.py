@@ -50,10 +50,12 @@ class Batch(Generic[T]):
         rows: to run together, the longest first; empty when none was found.
         late: found on the way after their deadline, which must not run. They cost their lane
             nothing and take no place in the batch.
+        is_trial: whether the one row is to show that it is in time, though nothing predicts it.
     """
 
     rows: list[Row[T]]
     late: list[Row[T]]
+    is_trial: bool = False
 
 
 def form_batch(
@@ -66,8 +68,8 @@ def form_batch(
     row that would miss its deadline is late already: one that has no time to run alone, and while
     rows enough for a full batch wait, one that has no time for that. (Else, in an overload, only
     short rows would be quick enough, and in batches of one.) Where that leaves nothing to run, one
-    row whose deadline has not passed runs all the same: only runs teach the model, and one that was
-    misled would never learn better.
+    row whose deadline has not passed runs all the same, once a second: only runs teach the model, and
+    one that was misled would never learn better.
     """
     batch: Batch[T] = Batch([], [])
     least_tokens = rule.max_tokens if len(queue) >= rule.max_rows else 0
@@ -78,10 +80,11 @@ def form_batch(
 
     head = _pop_in_time(queue.pop_head, batch.late, in_time)
     if head is None:
-        if not queue and (unlikely := _least_late(batch.late, now_s=now_s)):
+        unlikely = None if queue else _least_late(batch.late, now_s=now_s)
+        if unlikely is not None and latency is not None and latency.doubt(now_s=now_s):
             batch.late.remove(unlikely)
             queue.charge(unlikely)
-            batch.rows.append(unlikely)
+            return Batch([unlikely], batch.late, is_trial=True)
         return batch
     queue.charge(head)
     batch.rows.append(head)

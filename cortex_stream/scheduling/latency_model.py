@@ -7,6 +7,7 @@ it follows a machine that gets slower, and forgets the first batches after a sta
 Owner: whoever calls it; it holds no lock.
 """
 
+from math import inf
 from typing import Final
 
 HALF_LIFE: Final = 500
@@ -19,6 +20,7 @@ _MOST_TIMES: Final = 10.0
 """Times its prediction that a batch counts for at most: a process may have been stopped under one,
 and hundreds of others would be predicted by that."""
 
+_DOUBT_EVERY_S: Final = 1.0
 _KEPT: Final = 0.5 ** (1 / HALF_LIFE)
 
 
@@ -29,6 +31,7 @@ class LatencyModel:
         self._observed = 0
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
         self._error_s = 0.0
+        self._doubted_s = -inf
 
     def observe(self, padded_tokens: int, *, spent_s: float) -> None:
         """Learn from a batch that has run."""
@@ -37,13 +40,25 @@ class LatencyModel:
         x, y = float(padded_tokens), spent_s
         if predicted_s:
             y = min(y, _MOST_TIMES * predicted_s)
-        self._weight = self._weight * _KEPT + 1
-        self._x = self._x * _KEPT + x
-        self._y = self._y * _KEPT + y
-        self._xx = self._xx * _KEPT + x * x
-        self._xy = self._xy * _KEPT + x * y
+        self._forget(_KEPT)
+        self._weight += 1
+        self._x += x
+        self._y += y
+        self._xx += x * x
+        self._xy += x * y
         if predicted_s is not None:
             self._error_s += (1 - _KEPT) * (abs(y - predicted_s) - self._error_s)
+
+    def doubt(self, *, now_s: float) -> bool:
+        """Let what was learned count half, so that the next run tells much; once a second at most.
+
+        Tell whether a second has passed.
+        """
+        if now_s - self._doubted_s < _DOUBT_EVERY_S:
+            return False
+        self._doubted_s = now_s
+        self._forget(0.5)
+        return True
 
     def predict_s(self, padded_tokens: int) -> float | None:
         """Return the seconds that a batch will take, or None while too few have run."""
@@ -69,6 +84,13 @@ class LatencyModel:
             if per_token_s < 0:
                 return self._y / self._weight, 0.0
         return 0.0, self._xy / self._xx
+
+    def _forget(self, kept: float) -> None:
+        self._weight *= kept
+        self._x *= kept
+        self._y *= kept
+        self._xx *= kept
+        self._xy *= kept
 
     @property
     def mean_error_s(self) -> float:

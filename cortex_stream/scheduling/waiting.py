@@ -177,10 +177,12 @@ class WaitingRows(Generic[R]):
         else:
             batch = form_batch(self.queue, rule, now_s=now_s, latency=latency)
             self._rows_left.set()
-            for row in batch.late:
-                row.payload.fail(_too_late(row, now_s=now_s))
             taken = batch.rows
             for row in batch.late:
+                if batch.is_trial and row.payload.submission is taken[0].payload.submission:
+                    self.queue.push(row)  # who fails it now would keep the trial from running
+                else:
+                    row.payload.fail(_too_late(row, now_s=now_s))
                 self._waits_s.record(row.lane.value, now_s - row.enqueued_s)
         for row in taken:
             waited_s = now_s - row.enqueued_s

@@ -197,13 +197,26 @@ def test_where_nothing_is_in_time_the_row_with_most_time_runs_and_teaches_the_mo
     assert sorted(batch.late, key=id) == sorted([shorter, over], key=id)
 
 
-def test_a_model_that_was_misled_keeps_lone_rows_from_nothing() -> None:
+def test_a_model_that_was_misled_learns_better_within_seconds() -> None:
     latency = knows(per_token_s=0.01)
     ran = 0
-    for _ in range(200):  # each has time enough in truth
-        queue = queue_of(row(deadline_s=NOW_S + 0.05))
-        if form_batch(queue, RULE, now_s=NOW_S, latency=latency).rows:
-            latency.observe(10, spent_s=0.01)
-            ran += 1
+    for second in range(60):  # each has time enough in truth
+        now_s = NOW_S + second
+        queue = queue_of(row(deadline_s=now_s + 0.05), row(deadline_s=now_s + 0.05))
+        rows = form_batch(queue, RULE, now_s=now_s, latency=latency).rows
+        if rows:
+            latency.observe(10 * len(rows), spent_s=0.01 * len(rows))
+        ran += len(rows)
 
-    assert ran == 200
+    assert ran > 100  # all but those of the first seconds
+
+
+def test_where_nothing_is_in_time_one_row_a_second_runs() -> None:
+    latency = knows(per_token_s=0.01)
+
+    ran = []
+    for after_s in (0.0, 0.5, 0.9, 1.0, 1.5):
+        queue = queue_of(row(deadline_s=NOW_S + after_s + 0.01))
+        ran.append(len(form_batch(queue, RULE, now_s=NOW_S + after_s, latency=latency).rows))
+
+    assert ran == [1, 0, 0, 1, 0]

@@ -228,6 +228,25 @@ async def test_a_stuck_run_fails_its_rows_and_the_other_runner_goes_on(desk: Des
     assert not any(dispatcher.running.values())
 
 
+async def test_a_request_of_several_texts_is_tried_though_it_seems_late(desk: Desk) -> None:
+    clock, runner = ManualClock(), PickyRunner()
+    dispatcher = await desk.open(runner, clock=clock)
+    for tokens in range(1, 101):  # a machine that was slow for a while
+        dispatcher.latency.observe(tokens, spent_s=float(tokens))
+
+    _ = await caught(
+        dispatcher.submit(
+            texts(range(8)),
+            lane=Lane.HIGH,
+            tenant="//a",
+            deadline=Deadline(clock.monotonic_s() + 1),
+        )
+    )
+    await until(lambda: len(runner.seen) == 1)
+
+    assert runner.ran == [[0]]
+
+
 async def test_a_run_under_which_the_process_was_stopped_is_not_stuck(desk: Desk) -> None:
     runner = PickyRunner()
     runner.released.clear()
