@@ -28,9 +28,6 @@ from cortex_stream.telemetry.process_memory import MemoryUse
 from schemas.priority import Lane
 
 LOOK_EVERY_S: Final = 1.0
-_BACKLOG_BYTES: Final = 16 << 20
-"""From here on what requests held is worth giving back: some thousand small ones."""
-
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _MOST_BLIND_LOOKS: Final = 30
 """In a row, for want of a file descriptor. Other errors are not waited for."""
@@ -80,7 +77,6 @@ class MemoryWatch:
         self._clock = clock
         self._on_failure = on_failure
         self._looked_s: float | None = None
-        self._most_held_bytes = 0  # since memory was last given back
 
     async def run(self) -> None:
         """Look until cancelled, or until only a restart can make memory free."""
@@ -109,7 +105,7 @@ class MemoryWatch:
     async def look(self) -> MemoryUse:
         """Measure, decide, pause; return what was measured."""
         use = self._measure()
-        if self._backlog_is_over() or use.used_bytes >= self._marks(use).warn_bytes:
+        if use.used_bytes >= self._marks(use).warn_bytes:
             await asyncio.to_thread(self._give_back)
             use = self._measure()
         now_s, before = self._clock.monotonic_s(), self.pressure
@@ -128,15 +124,6 @@ class MemoryWatch:
         if (self.pressure.state, self.pressure.shed) != (before.state, before.shed):
             self._log_change(use, before)
         return use
-
-    def _backlog_is_over(self) -> bool:
-        """Tell, once, that what the requests in the process held is free again, for the most part."""
-        held_bytes = self._admission.held_bytes()
-        self._most_held_bytes = max(self._most_held_bytes, held_bytes)
-        over = held_bytes <= self._most_held_bytes // 4 and self._most_held_bytes >= _BACKLOG_BYTES
-        if over:
-            self._most_held_bytes = held_bytes
-        return over
 
     def _marks(self, use: MemoryUse) -> Watermarks:
         settings = self._settings

@@ -45,12 +45,6 @@ class Desk:
             on_failure=self.failures.append,
         )
 
-    def hold(self, size_bytes: int) -> None:
-        """Let the requests in the process weigh so much."""
-        more = size_bytes - self.admission.held_bytes()
-        change = self.admission.take if more > 0 else self.admission.give_back
-        change(EVENTS, records=0, size_bytes=abs(more))
-
     async def look(self, percent: int) -> None:
         self.percent = percent
         await self.watch.look()
@@ -111,16 +105,6 @@ async def test_free_memory_is_given_back_before_a_lane_is_shed(desk: Desk) -> No
 
     assert desk.trims == 1
     assert desk.open() == desk.admission.topics
-
-
-async def test_what_a_backlog_held_is_given_back_once_when_it_is_over(desk: Desk) -> None:
-    trims = []
-    for held_mib in (0, 15, 1, 0, 16, 40, 11, 10, 5, 0):
-        desk.hold(held_mib << 20)
-        await desk.look(10)
-        trims.append(desk.trims)
-
-    assert trims == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
 
 
 async def test_lanes_come_back_one_by_one_after_30_s_of_calm(desk: Desk) -> None:
