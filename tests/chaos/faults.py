@@ -89,8 +89,8 @@ FAULTS: Mapping[str, Fault] = {
         invariants=_OUTAGE,
     ),
     "F05l": Fault(
-        "the broker is frozen for 60 s",
-        partial(outages.broker_frozen, for_s=(60,)),
+        "the broker is frozen for 60 s, twice",
+        partial(outages.broker_frozen, for_s=(60,), times=2),
         bound_s=240,
         invariants=_OUTAGE,
     ),

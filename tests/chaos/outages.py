@@ -33,17 +33,18 @@ async def broker_gone(scene: Scene, draw: random.Random, *, for_s: float) -> Non
 
 
 async def broker_frozen(
-    scene: Scene, draw: random.Random, *, for_s: tuple[float, ...] = (5, 15, 60)
+    scene: Scene, draw: random.Random, *, for_s: tuple[float, ...] = (5, 15, 60), times: int = 1
 ) -> None:
     """SIGSTOP of the broker."""
     async with supervisor(scene):
         await scene.progress(_WARM)
-        scene.note("inject", "SIGSTOP of the broker")
-        scene.services.send("kafka", signal.SIGSTOP)
-        await asyncio.sleep(draw.choice(for_s))
-        scene.services.send("kafka", signal.SIGCONT)
-        scene.note("heal", "SIGCONT of the broker")
-        await scene.progress(_AFTERWARDS, timeout_s=90)
+        for _ in range(times):
+            scene.note("inject", "SIGSTOP of the broker")
+            scene.services.send("kafka", signal.SIGSTOP)
+            await asyncio.sleep(draw.choice(for_s))
+            scene.services.send("kafka", signal.SIGCONT)
+            scene.note("heal", "SIGCONT of the broker")
+            await scene.progress(_AFTERWARDS, timeout_s=90)
 
 
 async def _without_broker(scene: Scene, number: signal.Signals, *, down_s: float) -> None:

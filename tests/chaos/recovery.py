@@ -52,12 +52,13 @@ def recoveries_s(case: Case) -> Iterator[tuple[Deed, str, float]]:
 
 
 def rss_ratios(case: Case) -> tuple[float, float] | None:
-    """Return the memory of workers at the end and at its most, over that before the first fault.
+    """Return the memory of workers at the end and at its most, over that before the last fault.
 
-    None where no worker was ready before it.
+    The first backlog fills a heap that nothing had filled before, by some MB; the next must not add
+    to it. None where no worker was ready before it.
     """
     deeds = case.evidence.deeds
-    begin_ms = min((deed.at_ms for deed in deeds if deed.what == "inject"), default=0)
+    begin_ms = max((deed.at_ms for deed in deeds if deed.what == "inject"), default=0)
     looks = [
         (probe.at_ms, worker.ready == 200, worker.rss_bytes)
         for probe in case.evidence.probes
