@@ -12,6 +12,7 @@ from tests.chaos.scene import Scene
 
 _WARM = 1000  # outcomes after which a worker holds the memory that it will hold
 _AFTERWARDS = 500
+_MORE_THAN_A_BACKLOG = 4000  # the load holds 3,000 back for a broker that is away
 
 # ---- the broker ------------------------------------------------------------------------------------
 
@@ -38,7 +39,9 @@ async def broker_frozen(
     """SIGSTOP of the broker."""
     async with supervisor(scene):
         await scene.progress(_WARM)
-        for _ in range(times):
+        for number in range(times):
+            if number:
+                await scene.progress(_MORE_THAN_A_BACKLOG, timeout_s=90)
             scene.note("inject", "SIGSTOP of the broker")
             scene.services.send("kafka", signal.SIGSTOP)
             await asyncio.sleep(draw.choice(for_s))
