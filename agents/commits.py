@@ -9,7 +9,7 @@ Owner: the worker's event loop.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from agents.suspects import Suspects
 from agents.track import Partition, Tracks
@@ -21,12 +21,15 @@ from cortex_stream.kafka.commits import (
     read_commits,
     read_ends,
     read_membership,
+    seek_to,
     try_commit,
 )
 
 Marked = dict[Partition, Mark]
 Beside = Callable[..., Awaitable[Any]]
 """Calls something of `cortex_stream.kafka.commits` beside the consumer, its first argument."""
+_MOST_READS: Final = 10
+_READ_AGAIN_S: Final = 0.2
 
 
 class Commits:
@@ -37,6 +40,7 @@ class Commits:
         self._beside = beside
         self._suspects = Suspects({})
         self._marks: Marked = {}
+        self._known: dict[Place, int] = {}  # what this process has read or committed, whenever
         self._begun: dict[Partition, int] = {}  # after the last record, as of the last commit
         self._member: Membership | None = None  # before the first assignment
         self._one_by_one = asyncio.Lock()
@@ -47,7 +51,8 @@ class Commits:
             self._marks = {}  # who leaves before it is known what was found says nothing about it
             self._begun = {}
             self._member = await self._beside(read_membership)
-        commits: dict[Place, Commit] = await self._beside(read_commits, assigned)
+        commits = await self._read([(topic, partition) for topic, partition in assigned])
+        await self._beside(seek_to, {at: offset for at, (offset, _) in commits.items()})
         marks = {Partition(*at): read_mark(*commit) for at, commit in commits.items()}
         suspects = {at: mark.suspects for at, mark in marks.items() if mark.suspects}
         ends: dict[Place, int] = {}
@@ -59,6 +64,24 @@ class Commits:
             at: range(offsets.start, min(offsets.stop, ends.get(at, offsets.stop)))
             for at, offsets in suspects.items()
         }
+
+    async def _read(self, places: list[Place]) -> dict[Place, Commit]:
+        """Read the commits; again, for two seconds, while they are fewer than is known.
+
+        A coordinator that has just come back may tell older ones, or none. After that they are taken
+        for what they are: somebody may have set the group back.
+        """
+        known = {at: self._known[at] for at in places if at in self._known}
+        reads_left = _MOST_READS
+        while True:
+            commits: dict[Place, Commit] = await self._beside(read_commits, places)
+            reads_left -= 1
+            told = all(at in commits and commits[at][0] >= offset for at, offset in known.items())
+            if told or not reads_left:
+                break
+            await asyncio.sleep(_READ_AGAIN_S)
+        self._known.update((at, offset) for at, (offset, _) in commits.items())
+        return commits
 
     def begin(self, suspects: Suspects) -> None:
         """Know the suspects of the assignment: their partitions are not in order without them."""
@@ -104,6 +127,9 @@ class Commits:
             committed = bool(marks) and await self._beside(try_commit, self._member, commits)
             if committed:
                 self._marks.update(marks)
+                self._known.update(
+                    ((at.topic, at.partition), mark.offset) for at, mark in marks.items()
+                )
             return committed
 
     def _ahead(self, polled: Mapping[Partition, range]) -> Marked:

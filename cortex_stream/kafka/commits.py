@@ -47,6 +47,20 @@ async def read_commits(consumer: Any, places: Iterable[Place]) -> dict[Place, Co
     return {tuple(at): (said.offset, said.metadata) for at, said in committed.items()}
 
 
+async def seek_to(consumer: Any, offsets: Mapping[Place, int]) -> None:
+    """Read on from `offsets`, of the places that are still assigned.
+
+    The client asks for its positions by itself, and a coordinator that has just come back may tell it
+    of fewer commits: it would begin where the log begins, and commit so.
+    """
+    assignment = _membership(consumer).assignment
+    for place, offset in offsets.items():
+        at = TopicPartition(*place)
+        state = assignment.state_value(at) if assignment and at in assignment.tps else None
+        if state is not None and not (state.has_valid_position and state.position == offset):
+            consumer.seek(at, offset)
+
+
 async def read_ends(consumer: Any, places: Iterable[Place]) -> dict[Place, int]:
     """Return the offset that the next record of each place will get; none without a quick answer.
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from agents.commits import Commits
 from agents.suspects import Suspects
 from agents.track import Partition, Tracks
@@ -12,6 +14,7 @@ from cortex_stream.kafka.commits import (
     read_commits,
     read_ends,
     read_membership,
+    seek_to,
     try_commit,
 )
 from cortex_stream.scheduling.admission import Admission, Bound
@@ -28,6 +31,8 @@ class Group:
         self.generation = 0
         self.commits: dict[Partition, tuple[int, str]] = {AT: (5, "")}
         self.asked: list[Membership] = []
+        self.reads = self.forgetful_reads = 0
+        self.sought: dict[Partition, int] = {}
         self.began = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
@@ -36,7 +41,11 @@ class Group:
         if work is read_membership:
             return Membership(self.generation, "me", None)
         if work is read_commits:
-            return dict(self.commits)
+            self.reads += 1
+            return {} if self.reads <= self.forgetful_reads else dict(self.commits)
+        if work is seek_to:
+            (self.sought,) = asked
+            return None
         if work is read_ends:
             return {}
         assert work is try_commit
@@ -130,3 +139,40 @@ async def test_nothing_begins_under_a_commit_that_may_say_less_than_the_one_befo
 
     until = int(group.commits[AT][1].removeprefix("until="))
     assert until >= 1200
+
+
+async def test_an_assignment_reads_on_where_the_group_has_committed() -> None:
+    group = Group()
+
+    await begun(group, delivered(5, 6))
+
+    assert group.sought == {AT: 5}
+
+
+async def test_commits_that_a_coordinator_has_for_a_moment_not_are_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.commits._READ_AGAIN_S", 0.0)
+    group = Group()
+    commits = await begun(group, delivered(5, 6))
+
+    group.forgetful_reads = group.reads + 3
+    await commits.take_over([AT])
+
+    assert commits.offset(AT) == 5
+
+
+async def test_a_group_that_was_set_back_is_believed_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.commits._READ_AGAIN_S", 0.0)
+    group = Group()
+    commits = await begun(group, delivered(5, 6))
+
+    group.commits[AT] = (2, "")
+    await commits.take_over([AT])
+    reads = group.reads
+    await commits.take_over([AT])
+
+    assert commits.offset(AT) == 2
+    assert group.reads == reads + 1

@@ -33,6 +33,7 @@ from cortex_stream.kafka.commits import (
     read_commits,
     read_ends,
     read_membership,
+    seek_to,
     try_commit,
 )
 from cortex_stream.record import OutgoingRecord, RecordSource
@@ -164,6 +165,8 @@ class World(Core, Engine):
         on = asked[-1]
         if work is read_commits:
             return {at: commit for at, commit in self.commits.items() if at in on}
+        if work is seek_to:
+            return None
         if work is read_ends:
             return {at: len(self.logs[at]) for at in on}
         assert work is try_commit
