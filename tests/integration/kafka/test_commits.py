@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
 
-from cortex_stream.kafka.commits import read_commits, read_membership, try_commit
+from cortex_stream.kafka.commits import read_commits, read_membership, seek_to, try_commit
 from cortex_stream.kafka.connection import connection_arguments
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
@@ -107,3 +108,22 @@ async def test_a_commit_that_waits_for_its_coordinator_ends_with_its_membership(
                 async with asyncio.timeout(PATIENCE_S):
                     assert not await committing
                 assert await committed(other) == {}
+
+
+async def test_it_reads_on_from_where_it_is_told_whatever_the_client_thinks(
+    applied: Settings,
+) -> None:
+    topic = applied.topic(request_topic(Lane.HIGH))
+    async with AIOKafkaProducer(**connection_arguments(applied)) as producer:
+        for number in range(3):
+            await producer.send_and_wait(topic, b"%d" % number, partition=0)
+
+    async with member(applied) as consumer:
+        at = TopicPartition(topic, 0)
+        assert await consumer.position(at) == 0  # the group has committed nothing, so the beginning
+
+        await seek_to(consumer, {(topic, 0): 2, ("elsewhere", 0): 5})
+
+        async with asyncio.timeout(PATIENCE_S):
+            record = await consumer.getone(at)
+        assert (record.offset, record.value) == (2, b"2")
