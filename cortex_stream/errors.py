@@ -209,6 +209,10 @@ class StuckRun(CortexError):
     disposition = Disposition.DEAD_LETTER
 
 
+class RunInterrupted(Exception):
+    """A run was ended early, because somebody asked for that. Never reaches a request."""
+
+
 class PoisonousRecord(CortexError):
     """Its worker ended each time this record ran, twice with nothing else running."""
 

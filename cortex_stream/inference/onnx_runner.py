@@ -17,10 +17,11 @@ from cortex_stream.errors import (
     InferenceFailed,
     InvalidOutput,
     ModelLoadFailed,
+    RunInterrupted,
 )
 from cortex_stream.inference import tensors
 from cortex_stream.inference.device_faults import DeviceFault, device_fault
-from cortex_stream.inference.session import OpenSession
+from cortex_stream.inference.session import OpenSession, run_options
 from cortex_stream.inference.tensors import FloatRows, FloatTokens, IntRows
 from cortex_stream.inference.tokenizer import TokenRow
 
@@ -54,6 +55,7 @@ class OnnxRunner:
         self._width = width
         self._pooling = pooling
         self._normalise = normalise
+        self._options = run_options()  # of the run under way, or of the last one
 
     @property
     def model(self) -> str:
@@ -75,6 +77,7 @@ class OnnxRunner:
             InvalidOutput: it gave NaN, infinity or another shape.
             DeviceOutOfMemory: a half did not fit either, or there was one row alone.
             DeviceFailed: the device is lost.
+            RunInterrupted: `interrupt` was called.
         """
         if not rows:
             return np.empty((0, self._width), np.float32)
@@ -90,6 +93,10 @@ class OnnxRunner:
         """Run eight tokens; raise what `run` would."""
         self._run([_PROBE])
 
+    def interrupt(self) -> None:
+        """End the run under way before the graph's next node, some milliseconds from now."""
+        self._options.terminate = True
+
     def close(self) -> None:
         """Let go of the session; the last runner's close frees it."""
         self._session = None
@@ -98,9 +105,12 @@ class OnnxRunner:
         if self._session is None:
             raise InferenceFailed(f"running {self._model}: the runner is closed")
         ids, mask = tensors.pad([row.ids for row in rows])
+        self._options = options = run_options()
         try:
-            raw = self._session.run(_feeds(self._session.inputs, ids=ids, mask=mask))
+            raw = self._session.run(_feeds(self._session.inputs, ids=ids, mask=mask), options)
         except Exception as error:  # its classes share no parent below Exception
+            if options.terminate:
+                raise RunInterrupted(f"running {self._model}: interrupted") from error
             failure = {
                 None: InferenceFailed,
                 DeviceFault.LOST: DeviceFailed,

@@ -35,7 +35,12 @@ class Runner(Protocol):
             InvalidOutput: it gave NaN, infinity or another shape.
             DeviceFailed: the device is lost, or out of memory even for half of the rows; the rows
                 are not at fault.
+            RunInterrupted: `interrupt` was called.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """End the run under way, from another thread. It may be too early or too late for that."""
         ...
 
     def probe(self) -> None:

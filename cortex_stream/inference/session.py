@@ -23,6 +23,7 @@ Provider = Literal["cpu", "cuda"]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _ONLY_ERRORS: Final = 3  # ONNX Runtime's scale; its warnings are about graphs, not for operators
+_ONLY_FATAL: Final = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -44,15 +45,19 @@ class OpenSession:
     output: str
     output_rank: int
 
-    def run(self, feeds: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.floating]:
-        """Return the output; raises whatever ONNX Runtime raises."""
+    def run(
+        self, feeds: dict[str, npt.NDArray[np.int64]], options: Any
+    ) -> npt.NDArray[np.floating]:
+        """Return the output; raises whatever ONNX Runtime raises. `options`: of this run alone."""
         if self.provider != "cpu":
-            return self.run_bound(feeds)
-        (output,) = self.session.run([self.output], feeds)
+            return self.run_bound(feeds, options)
+        (output,) = self.session.run([self.output], feeds, options)
         result: npt.NDArray[np.floating] = output
         return result
 
-    def run_bound(self, feeds: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.floating]:
+    def run_bound(
+        self, feeds: dict[str, npt.NDArray[np.int64]], options: Any
+    ) -> npt.NDArray[np.floating]:
         """Do what `run` does, with inputs and output in the device's own memory.
 
         Each input is copied there once however many nodes read it, the output stays there until
@@ -64,7 +69,7 @@ class OpenSession:
                 name, onnxruntime.OrtValue.ortvalue_from_numpy(numbers, self.provider)
             )
         binding.bind_output(self.output, self.provider)
-        self.session.run_with_iobinding(binding)
+        self.session.run_with_iobinding(binding, options)
         (output,) = binding.copy_outputs_to_cpu()
         result: npt.NDArray[np.floating] = output
         return result
@@ -89,6 +94,13 @@ def open_session(path: Path, *, wanted: Literal["auto", "cpu", "cuda"], output: 
         provider = "cpu"
     _log.info("inference.session_opened", model=str(path), provider=provider, wanted=wanted)
     return _described(session, path=path, provider=provider, output=output)
+
+
+def run_options() -> Any:
+    """Return the options of one run. Setting their `terminate` ends it, from any thread."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _ONLY_FATAL  # a run that is ended on purpose is no error
+    return options
 
 
 def choose_provider(wanted: Literal["auto", "cpu", "cuda"], available: Sequence[str]) -> Provider:

@@ -44,6 +44,9 @@ class FreeRunner:
     def probe(self) -> None:
         """Return: it is always well."""
 
+    def interrupt(self) -> None:
+        """Do nothing: its runs take no time."""
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -23,8 +23,8 @@ MAX_LATE_ROWS: Final = 256
 loop up."""
 
 REPLAY_PART: Final = 4
-"""A batch of replays is a quarter of a full one: a live row that comes meanwhile waits for its end,
-and while a replay runs there is always such a batch on every runner."""
+"""A batch of replays is a quarter of a full one: whoever interrupts it throws less away, and when it
+no longer gives way, live rows wait for less."""
 
 T = TypeVar("T")
 
@@ -59,28 +59,34 @@ class Batch(Generic[T]):
 
 
 def form_batch(
-    queue: FairQueue[T], rule: BatchRule, *, now_s: float, latency: LatencyModel | None = None
+    queue: FairQueue[T],
+    rule: BatchRule,
+    *,
+    now_s: float,
+    latency: LatencyModel | None = None,
+    replays: bool = True,
 ) -> Batch[T]:
     """Take the rows of the next batch out of `queue`. Never blocks.
 
     The head is the longest of the batch, so its length is what the others are padded to. With a
     latency model the batch grows no further once one more row would make a row of it late, and a
     row that would miss its deadline is late already: one that has no time to run alone, and while
-    rows enough for a full batch wait, one that has no time for that. (Else, in an overload, only
+    live rows enough for a full batch wait, one that has no time for that. (Else, in an overload, only
     short rows would be quick enough, and in batches of one.) Where that leaves nothing to run, one
     row whose deadline has not passed runs all the same, once a second: only runs teach the model, and
-    one that was misled would never learn better.
+    one that was misled would never learn better. `replays` says whether replays may run now.
     """
     batch: Batch[T] = Batch([], [])
-    least_tokens = rule.max_tokens if len(queue) >= rule.max_rows else 0
+    many = queue.count(replays=False) >= rule.max_rows
+    least_tokens = rule.max_tokens if many else 0
 
     def in_time(row: Row[T]) -> bool:
         tokens = max(least_tokens, row.length_tokens)
         return _slack_s(row, now_s=now_s) > _predict_s(latency, tokens)
 
-    head = _pop_in_time(queue.pop_head, batch.late, in_time)
+    head = _pop_in_time(lambda: queue.pop_head(replays=replays), batch.late, in_time)
     if head is None:
-        unlikely = None if queue else _least_late(batch.late, now_s=now_s)
+        unlikely = None if queue.count(replays=replays) else _least_late(batch.late, now_s=now_s)
         if unlikely is not None and latency is not None and latency.doubt(now_s=now_s):
             batch.late.remove(unlikely)
             queue.charge(unlikely)

@@ -4,6 +4,9 @@ A batch is formed at the last moment, from everything that waits then; an idle r
 for company. Free runners take from one queue, so the work goes to the least loaded by itself: a
 busy runner takes nothing, and there is no queue of a runner's own to balance.
 
+Replays run while less than half of the runners are at work, and a run of theirs is interrupted when
+live rows come; its rows wait again.
+
 A runner whose device fails gives its batch back, which another runner takes at once. Standby
 runners take batches while no other runner is in service, and stop when one comes back.
 
@@ -16,23 +19,39 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import structlog
 
 from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
-from cortex_stream.errors import CortexError, DeviceFailed, InferenceFailed, StuckRun
+from cortex_stream.errors import (
+    CortexError,
+    DeviceFailed,
+    InferenceFailed,
+    RunInterrupted,
+    StuckRun,
+)
 from cortex_stream.scheduling.batch_figures import BatchFigures
 from cortex_stream.scheduling.batcher import padded_tokens
 from cortex_stream.scheduling.fair_queue import FairQueue
 from cortex_stream.scheduling.health import HealthRule, RunnerState
 from cortex_stream.scheduling.latency_model import LatencyModel
 from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerThread
-from cortex_stream.scheduling.waiting import Answers, Place, Waiting, WaitingRows, Weighed
+from cortex_stream.scheduling.waiting import (
+    Answers,
+    Place,
+    Waiting,
+    WaitingRows,
+    Weighed,
+    gives_way,
+)
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 from schemas.priority import Lane
+
+QUIET_S: Final = 1.0
+"""Where no live row has come for so long, replays may have every runner."""
 
 R = TypeVar("R", bound=Weighed)
 
@@ -67,7 +86,7 @@ class Dispatcher(Generic[R]):
             health: when runners are probed, and what follows; the usual rule by default.
         """
         self._waiting: WaitingRows[R] = WaitingRows(
-            FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock
+            FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock, on_live=self._make_way
         )
         self.latency = LatencyModel()
         """How long a batch takes on the device that the model is meant for."""
@@ -185,13 +204,8 @@ class Dispatcher(Generic[R]):
                     await asyncio.sleep(probe_in_s)
                 elif state is RunnerState.STANDBY:
                     await _wait(self._relieved, at_most_s=probe_in_s)
-                elif batch := self._waiting.next_batch(thread.rule, thread.latency):
-                    await self._serve_batch(thread, batch)
-                elif self._waiting:
-                    await asyncio.sleep(0)  # all that was found is late or cancelled: look again
                 else:
-                    self._waiting.arrived.clear()
-                    await self._waiting.arrived.wait()
+                    await self._serve_next(thread)
         except StuckRun as stuck:
             thread.health.device_failed(now_s=self._clock.monotonic_s())
             self._note(thread, stuck)
@@ -199,6 +213,41 @@ class Dispatcher(Generic[R]):
         except Exception as error:  # rather restart than hang: its requests would wait for ever
             self._give_up(StuckRun(f"serving {self._model}: {error!r}; this is a bug"))
             raise
+
+    async def _serve_next(self, thread: RunnerThread[R]) -> None:
+        """Run the next batch, or wait until there may be one.
+
+        Raises:
+            StuckRun: see `_serve_batch`.
+        """
+        replays = self._may_replay()
+        batch = self._waiting.next_batch(thread.rule, thread.latency, replays=replays)
+        if batch:
+            await self._serve_batch(thread, batch)
+        elif self._waiting.waits(replays=replays):
+            await asyncio.sleep(0)  # all that was found is late or cancelled: look again
+        else:
+            self._waiting.arrived.clear()
+            await self._waiting.arrived.wait()
+
+    def _may_replay(self) -> bool:
+        """Tell whether a replay may have a runner now: from the half that live rows do not need.
+
+        The other half is not idle: what reads, answers and stores live requests uses the cores.
+        """
+        if self._waiting.quiet_s > QUIET_S:
+            return True
+        return 2 * self.busy < self._serving()
+
+    def _make_way(self) -> None:
+        """Interrupt a run of replays where live rows that have come need its runner or its core."""
+        if 2 * (self.busy + 1) > self._serving():
+            replaying = next((each for each in self._threads if each.gives_way), None)
+            if replaying is not None:
+                replaying.interrupt()
+
+    def _serving(self) -> int:
+        return sum(self._state(each) is RunnerState.HEALTHY for each in self._threads)
 
     async def _serve_batch(self, thread: RunnerThread[R], batch: list[Waiting[R]]) -> None:
         """Run `batch`, settle its rows, and keep account of whose they are.
@@ -215,6 +264,8 @@ class Dispatcher(Generic[R]):
             thread.health.device_failed(now_s=self._clock.monotonic_s())
             self._note(thread, error)
             self._waiting.give_back(batch, error)
+        except RunInterrupted:
+            self._waiting.wait_again(batch)
         except StuckRun as stuck:
             for row in batch:
                 if not row.payload.settled:
@@ -229,12 +280,14 @@ class Dispatcher(Generic[R]):
         Raises:
             StuckRun, DeviceFailed: the runner is at fault; the rows without an answer are not
                 settled.
+            RunInterrupted: the batch gave way; the same holds.
         """
         padded = padded_tokens(batch)
         began_s = self._clock.monotonic_s()
         try:
-            matrix = await thread.run([row.payload.content for row in batch])
-        except (StuckRun, DeviceFailed):
+            contents = [row.payload.content for row in batch]
+            matrix = await thread.run(contents, gives_way=gives_way(batch))
+        except (StuckRun, DeviceFailed, RunInterrupted):
             raise
         except Exception as error:  # noqa: BLE001 (a runtime may raise anything; the row fails with it)
             if len(batch) == 1:

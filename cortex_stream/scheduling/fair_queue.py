@@ -198,11 +198,18 @@ class FairQueue(Generic[T]):
         self._arrivals += 1
         self._lanes[row.lane].add(row, arrival=self._arrivals)
 
-    def pop_head(self) -> Row[T] | None:
-        """Remove and return the row whose turn it is, or None when none waits."""
+    def count(self, *, replays: bool) -> int:
+        """Return how many rows wait; `replays` says whether those of the replay lane count."""
+        return len(self) - (0 if replays else self.depth(Lane.REPLAY))
+
+    def pop_head(self, *, replays: bool = True) -> Row[T] | None:
+        """Remove and return the row whose turn it is, or None when none waits.
+
+        A replay has its turn when nothing else waits, if `replays` allows it.
+        """
         lane = self._shares.take_turn()
         if lane is None:
-            if not self.depth(Lane.REPLAY):
+            if not replays or not self.depth(Lane.REPLAY):
                 return None
             lane = Lane.REPLAY
         row = self._lanes[lane].head()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cortex_stream.clock import Clock
-from cortex_stream.errors import StuckRun
+from cortex_stream.errors import RunInterrupted, StuckRun
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.health import Health, HealthRule, RunnerState
 from cortex_stream.scheduling.latency_model import LatencyModel
@@ -45,8 +45,13 @@ class Runner(Protocol[R_contra]):
 
         Raises:
             DeviceFailed: the rows are not at fault, and another runner may answer them.
+            RunInterrupted: `interrupt` was called.
             Exception: anything else counts against the rows.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """End the run under way, from another thread. It may be too early or too late for that."""
         ...
 
     def probe(self) -> None:
@@ -102,6 +107,8 @@ class RunnerThread(Generic[R]):
         self.standby = standby
         self.busy = False
         """Whether it runs a batch now."""
+        self.gives_way = False
+        """Whether that batch may be interrupted."""
         self.runs = 0
         self.failures = 0
         self.health = Health(health_rule, now_s=clock.monotonic_s())
@@ -113,6 +120,7 @@ class RunnerThread(Generic[R]):
         self._probe: asyncio.Future[None] | None = None
         self._probe_waited_s = 0.0  # without what the process was stopped for
         self._busy_s = RateMeter(clock=clock)
+        self._interrupted = metrics.RUNS_INTERRUPTED.labels(model)
         self._busy_seconds = metrics.RUNNER_BUSY_SECONDS.labels(model, name)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix=f"run-{model}-{name}", initializer=_give_way
@@ -132,17 +140,27 @@ class RunnerThread(Generic[R]):
         """Whether a probe is not back yet: the thread is not free."""
         return self._probe is not None
 
-    async def run(self, rows: Sequence[R]) -> Matrix:
+    def interrupt(self) -> None:
+        """Let the batch under way end early, if it is one that gives way; else do nothing."""
+        if self.gives_way:
+            self.gives_way = False
+            self._runner.interrupt()
+
+    async def run(self, rows: Sequence[R], *, gives_way: bool) -> Matrix:
         """Return the runner's numbers; a success counts for its health.
 
         Raises:
+            RunInterrupted: it gave way.
             StuckRun: it did not come back in time; it must not be called any more.
             Exception: what the runner raised.
         """
         began_s = self._clock.monotonic_s()
-        self.busy = True
+        self.busy, self.gives_way = True, gives_way
         try:
             matrix = await self._call(rows)
+        except RunInterrupted:
+            self._interrupted.inc()
+            raise
         except Exception:
             self.failures += 1
             raise
@@ -151,7 +169,7 @@ class RunnerThread(Generic[R]):
             self.health.passed(now_s=self._clock.monotonic_s())
             return matrix
         finally:
-            self.busy = False
+            self.busy = self.gives_way = False
             spent_s = self._clock.monotonic_s() - began_s
             self._busy_s.record("busy", spent_s)
             self._busy_seconds.inc(spent_s)

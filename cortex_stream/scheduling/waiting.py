@@ -7,8 +7,9 @@ Owner: the event loop.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -32,6 +33,11 @@ queued. One request may hold hundreds of rows, so a bound on requests bounds no 
 
 MAX_DEVICE_FAILURES: Final = 3
 """Devices that a row may see fail. The third time it ran alone, so it is what breaks them."""
+
+
+MAX_INTERRUPTIONS: Final = 3
+"""Times that a replay's row gives way. Then it runs to its end: under steady load a long one never
+would otherwise."""
 
 
 class Weighed(Protocol):
@@ -72,12 +78,18 @@ class Submission:
 
 @dataclass(slots=True, eq=False)
 class Place(Generic[R]):
-    """A row of a submission; `device_failures` counts the devices that failed under it."""
+    """A row of a submission.
+
+    Attributes:
+        device_failures: devices that failed under it.
+        interruptions: times it had to give way.
+    """
 
     submission: Submission
     index: int
     content: R
     device_failures: int = 0
+    interruptions: int = 0
 
     @property
     def settled(self) -> bool:
@@ -114,20 +126,30 @@ class WaitingRows(Generic[R]):
     more each runs alone, so that the third time hits only the row that breaks devices.
     """
 
-    def __init__(self, queue: FairQueue[Place[R]], *, clock: Clock) -> None:
+    def __init__(
+        self, queue: FairQueue[Place[R]], *, clock: Clock, on_live: Callable[[], None]
+    ) -> None:
+        """Wait in `queue`; `on_live` is called when rows have come that are no replay's."""
         self.queue = queue
         self.arrived = asyncio.Event()
         """Set when there may be something to take; cleared by whoever finds nothing."""
         self._waits_s = PeakMeter(clock=clock)
         self._clock = clock
+        self._on_live = on_live
+        self._live_s = -inf  # when the last live row came
         self._returned: deque[list[Waiting[R]]] = deque()
         self._open: set[Submission] = set()
         self._entrances = {lane: FairGate(1) for lane in Lane}
         self._rows_left = asyncio.Event()  # whoever is first at an entrance looks for room again
 
-    def __bool__(self) -> bool:
-        """Tell whether there is something to take."""
-        return bool(self._returned) or bool(self.queue)
+    def waits(self, *, replays: bool) -> bool:
+        """Tell whether there is something to take; `replays` says whether replays may be."""
+        return bool(self._returned) or self.queue.count(replays=replays) > 0
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long no live row has come, in seconds."""
+        return self._clock.monotonic_s() - self._live_s
 
     async def submit(
         self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
@@ -151,6 +173,9 @@ class WaitingRows(Generic[R]):
             self.queue.push(row)
         self._open.add(submission)
         self.arrived.set()
+        if lane is not Lane.REPLAY:
+            self._live_s = self._clock.monotonic_s()
+            self._on_live()
         try:
             await done
         except BaseException:  # failed or cancelled: what still waits of it must not run
@@ -164,10 +189,12 @@ class WaitingRows(Generic[R]):
         matrix = answers[0] if len(answers) == 1 else np.concatenate(answers)
         return Answers(matrix, submission.queue_s)
 
-    def next_batch(self, rule: BatchRule, latency: LatencyModel) -> list[Waiting[R]]:
+    def next_batch(
+        self, rule: BatchRule, latency: LatencyModel, *, replays: bool
+    ) -> list[Waiting[R]]:
         """Take the next rows to run, the longest first; fail the late ones unrun. Never blocks.
 
-        `latency` is the model of the device that will run them.
+        `latency` is the model of the device that will run them, `replays` whether replays may run.
 
         Empty when nothing waits, or when all that was found is late or cancelled.
         """
@@ -175,7 +202,7 @@ class WaitingRows(Generic[R]):
         if self._returned:
             taken = self._take_returned(rule)
         else:
-            batch = form_batch(self.queue, rule, now_s=now_s, latency=latency)
+            batch = form_batch(self.queue, rule, now_s=now_s, latency=latency, replays=replays)
             self._rows_left.set()
             taken = batch.rows
             for row in batch.late:
@@ -220,6 +247,14 @@ class WaitingRows(Generic[R]):
             self._returned.append(again)
             self.arrived.set()
 
+    def wait_again(self, batch: Sequence[Waiting[R]]) -> None:
+        """Let the rows of a batch that gave way wait, behind those of their tenants."""
+        for row in batch:
+            if not row.payload.settled:
+                row.payload.interruptions += 1
+                self.queue.push(row)
+        self.arrived.set()
+
     def expire_late(self) -> None:
         """Fail every submission whose deadline has passed, for a time in which nothing is taken."""
         now_s = self._clock.monotonic_s()
@@ -239,6 +274,13 @@ class WaitingRows(Generic[R]):
             return self._returned.popleft()
         self._returned[0] = rows[most_rows:]
         return rows[:most_rows]
+
+
+def gives_way(batch: Sequence[Waiting[R]]) -> bool:
+    """Tell whether a run of `batch` may be interrupted for live rows."""
+    return all(
+        row.lane is Lane.REPLAY and row.payload.interruptions < MAX_INTERRUPTIONS for row in batch
+    )
 
 
 def _too_late(row: Waiting[R], *, now_s: float) -> Expired:

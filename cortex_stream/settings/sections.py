@@ -46,7 +46,12 @@ class LanesSettings(Section):
     high: int = Field(1000, ge=1, description="Work items.", examples=[1000])
     medium: int = Field(5000, ge=1, description="Work items.", examples=[5000])
     low: int = Field(10000, ge=1, description="Work items.", examples=[10000])
-    replay: int = Field(1000, ge=1, description="Work items.", examples=[1000])
+    replay: int = Field(
+        128,
+        ge=1,
+        description="Work items: a few batches. Replays have time, and to begin them costs live requests theirs.",
+        examples=[1000],
+    )
     lane_bytes: ByteSize = Field(
         ByteSize(256 << 20),
         ge=1 << 20,

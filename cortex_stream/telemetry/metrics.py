@@ -162,6 +162,12 @@ RUNNER_BUSY_SECONDS: Final = Counter(
     ["model", "runner"],
     registry=REGISTRY,
 )
+RUNS_INTERRUPTED: Final = Counter(
+    "cortex_runs_interrupted_total",
+    "Runs of replays that gave way to live requests; their rows run again later.",
+    ["model"],
+    registry=REGISTRY,
+)
 RUNNERS_IN_SERVICE: Final = Gauge(
     "cortex_runners_in_service",
     "Runners of a model that work, standby runners too; 0: its requests wait.",

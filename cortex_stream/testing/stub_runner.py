@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from cortex_stream.errors import InferenceFailed
+from cortex_stream.errors import InferenceFailed, RunInterrupted
 from cortex_stream.inference import tensors
 from cortex_stream.inference.model import LoadedModel, Task
 from cortex_stream.inference.tensors import FloatRows
@@ -55,7 +55,8 @@ class StubRunner:
         self._sleep_s_per_row = sleep_s_per_row
         self._failures = failures or iter(())
         self._probe_failures = probe_failures or iter(())
-        self._closed = threading.Event()
+        self._awake = threading.Event()  # ends the sleep of a run
+        self._closed = self._interrupted = False
 
     @property
     def model(self) -> str:
@@ -69,10 +70,14 @@ class StubRunner:
 
     def run(self, rows: Sequence[TokenRow]) -> FloatRows:
         """Return one float32 row per token row, shape `(len(rows), width)`. Blocks."""
+        self._interrupted = False
         self.released.wait()
-        if self._closed.is_set():
+        if self._closed:
             raise InferenceFailed(f"running {self._model}: the runner is closed")
-        self._closed.wait(self._sleep_s_per_row * len(rows))  # a sleep that `close` ends
+        self._awake.wait(self._sleep_s_per_row * len(rows))
+        if self._interrupted:
+            self._awake.clear()
+            raise RunInterrupted(f"running {self._model}: interrupted")
         if (failure := next(self._failures, None)) is not None:
             raise failure
         self.batches = [*self.batches[-_SEEN_BATCHES + 1 :], len(rows)]
@@ -83,14 +88,20 @@ class StubRunner:
     def probe(self) -> None:
         """Do nothing, or fail as told."""
         self.released.wait()
-        if self._closed.is_set():
+        if self._closed:
             raise InferenceFailed(f"probing {self._model}: the runner is closed")
         if (failure := next(self._probe_failures, None)) is not None:
             raise failure
 
+    def interrupt(self) -> None:
+        """End the sleep of the run under way."""
+        self._interrupted = True
+        self._awake.set()
+
     def close(self) -> None:
         """Refuse further runs."""
-        self._closed.set()
+        self._closed = True
+        self._awake.set()
         self.released.set()
 
 

@@ -34,12 +34,12 @@ from cortex_stream.settings.tree import Settings
 from schemas.priority import Lane
 from topics.names import REPLAYS, request_topic
 
-TURNS: Final = 3
+TURNS: Final = 5
 _TOPICS: Final = "ours-replayed"
 _LOAD_SHARE: Final = 0.5
 _SAMPLES: Final = 5000
 _MOST_RATIO: Final = 1.2
-_RUN_SHARE: Final = 0.5  # of the seconds that are given: six runs take as long as three of them
+_RUN_SHARE: Final = 0.5  # of the seconds that are given: ten runs take as long as five of them
 _WITHOUT: Final = "without"
 _WITH: Final = "with a replay"
 _BEGINS_WITHIN_S: Final = 60.0

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cortex_stream.errors import DeviceFailed, InferenceFailed, InvalidOutput
+from cortex_stream.errors import DeviceFailed, InferenceFailed, InvalidOutput, RunInterrupted
 from cortex_stream.inference.model import LoadedModel, load_model
 from cortex_stream.inference.runner import Runner
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.settings.sections import InferenceSettings
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from tests.cuda import load_on_cuda
+from tests.interrupting import interrupting
 from tests.tiny_onnx import install_tiny
 
 TEXTS = ["a", "a longer text", "ä", "1234567890 1234567890", "a"]
@@ -73,6 +74,15 @@ class RunnerContract:
 
         assert np.array_equal(runner.run(rows), before)
 
+    def test_an_interruption_of_nothing_changes_nothing(
+        self, runner: Runner, rows: list[TokenRow]
+    ) -> None:
+        before = runner.run(rows)
+
+        runner.interrupt()
+
+        assert np.array_equal(runner.run(rows), before)
+
     def test_closed_twice_it_refuses_to_run(self, runner: Runner, rows: list[TokenRow]) -> None:
         runner.close()
         runner.close()
@@ -115,6 +125,12 @@ class TestStubRunner(RunnerContract):
             runner.run(rows)
         assert len(runner.run(rows)) == len(rows)
         assert runner.batches == [len(rows)] * 2
+
+    def test_an_interruption_ends_the_run_under_way(self, rows: list[TokenRow]) -> None:
+        runner = StubRunner(sleep_s_per_row=60)
+
+        with pytest.raises(RunInterrupted), interrupting(runner):
+            runner.run(rows)
 
     def test_its_probe_fails_as_told_and_then_passes(self) -> None:
         runner = StubRunner(probe_failures=iter([DeviceFailed("CUDA failure 719")]))

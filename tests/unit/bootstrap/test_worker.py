@@ -76,7 +76,7 @@ def test_each_consumed_topic_has_its_bound_under_its_name_on_the_cluster() -> No
         "staging.cortex.requests.high": Bound(1000, size),
         "staging.cortex.requests.medium": Bound(5000, size),
         "staging.cortex.requests.low": Bound(10_000, size),
-        "staging.cortex.requests.replay": Bound(1000, size),
+        "staging.cortex.requests.replay": Bound(128, size),
         "staging.cortex.stages.validation.critical": Bound(250, size),
         "staging.cortex.stages.validation.high": Bound(250, size),
         "staging.cortex.stages.validation.medium": Bound(1250, size),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cortex_stream.errors import DeviceFailed, DeviceOutOfMemory, ModelLoadFailed
 from cortex_stream.inference.model import load_model, warm_up_shapes, with_standby
 from cortex_stream.inference.onnx_runner import OnnxRunner
-from cortex_stream.inference.session import OpenSession, open_session
+from cortex_stream.inference.session import OpenSession, open_session, run_options
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.settings.sections import InferenceSettings
 from tests.cuda import load_on_cuda
@@ -35,7 +35,8 @@ class FailingSession:
     room_rows: int
     error: str = NO_MEMORY
 
-    def run(self, _: list[str], feeds: dict[str, npt.NDArray[np.int64]]) -> list[Any]:
+    def run(self, _: list[str], feeds: dict[str, npt.NDArray[np.int64]], options: Any) -> list[Any]:
+        assert not options.terminate
         ids = feeds["input_ids"]
         if len(ids) > self.room_rows:
             raise RuntimeError(self.error)
@@ -91,11 +92,13 @@ def test_bound_inputs_and_outputs_give_what_a_plain_run_gives(tmp_path: Path, on
     ids = np.arange(12, dtype=np.int64).reshape(3, 4)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
-    plain, bound = session.run(feeds), session.run_bound(feeds)
+    plain, bound = session.run(feeds, run_options()), session.run_bound(feeds, run_options())
 
     assert bound.dtype == plain.dtype
     assert np.array_equal(bound, plain)
-    assert np.array_equal(bound, session.run_bound(feeds))  # nothing of a run is left in the next
+    assert np.array_equal(
+        bound, session.run_bound(feeds, run_options())
+    )  # nothing of a run is left in the next
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
