@@ -4,8 +4,8 @@ A batch is formed at the last moment, from everything that waits then; an idle r
 for company. Free runners take from one queue, so the work goes to the least loaded by itself: a
 busy runner takes nothing, and there is no queue of a runner's own to balance.
 
-Replays run while less than half of the runners are at work, and a run of theirs is interrupted when
-live rows come; its rows wait again.
+Replays run in the time that `SpareTime` finds, and a run of theirs is interrupted when live rows come
+that need it; its rows wait again.
 
 A runner whose device fails gives its batch back, which another runner takes at once. Standby
 runners take batches while no other runner is in service, and stop when one comes back.
@@ -19,7 +19,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import structlog
 
@@ -38,6 +38,7 @@ from cortex_stream.scheduling.fair_queue import FairQueue
 from cortex_stream.scheduling.health import HealthRule, RunnerState
 from cortex_stream.scheduling.latency_model import LatencyModel
 from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerThread
+from cortex_stream.scheduling.spare_time import SpareTime, must_give_way
 from cortex_stream.scheduling.waiting import (
     Answers,
     Place,
@@ -49,9 +50,6 @@ from cortex_stream.scheduling.waiting import (
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
 from schemas.priority import Lane
-
-QUIET_S: Final = 1.0
-"""Where no live row has come for so long, replays may have every runner."""
 
 R = TypeVar("R", bound=Weighed)
 
@@ -90,6 +88,7 @@ class Dispatcher(Generic[R]):
         )
         self.latency = LatencyModel()
         """How long a batch takes on the device that the model is meant for."""
+        self._spare = SpareTime(clock=clock)
         self._health = health or HealthRule()
         self._threads: list[RunnerThread[R]] = [
             RunnerThread(
@@ -220,7 +219,7 @@ class Dispatcher(Generic[R]):
         Raises:
             StuckRun: see `_serve_batch`.
         """
-        replays = self._may_replay()
+        replays = self._spare.may_replay(busy=self.busy, runners=self._serving())
         batch = self._waiting.next_batch(thread.rule, thread.latency, replays=replays)
         if batch:
             await self._serve_batch(thread, batch)
@@ -228,20 +227,13 @@ class Dispatcher(Generic[R]):
             await asyncio.sleep(0)  # all that was found is late or cancelled: look again
         else:
             self._waiting.arrived.clear()
-            await self._waiting.arrived.wait()
-
-    def _may_replay(self) -> bool:
-        """Tell whether a replay may have a runner now: from the half that live rows do not need.
-
-        The other half is not idle: what reads, answers and stores live requests uses the cores.
-        """
-        if self._waiting.quiet_s > QUIET_S:
-            return True
-        return 2 * self.busy < self._serving()
+            rest_s = self._spare.rest_s() if len(self.queue) else 0.0
+            await _wait(self._waiting.arrived, at_most_s=rest_s if rest_s > 0 else None)
 
     def _make_way(self) -> None:
-        """Interrupt a run of replays where live rows that have come need its runner or its core."""
-        if 2 * (self.busy + 1) > self._serving():
+        """Interrupt a run of replays if live rows that have come need its runner or its core."""
+        self._spare.live_came()
+        if must_give_way(busy=self.busy, runners=self._serving()):
             replaying = next((each for each in self._threads if each.gives_way), None)
             if replaying is not None:
                 replaying.interrupt()
@@ -258,6 +250,7 @@ class Dispatcher(Generic[R]):
         requests = {row.payload.submission: row.lane for row in batch}
         lanes = Counter(requests.values())
         self.running.update(lanes)
+        began_s = self._clock.monotonic_s()
         try:
             await self._run(thread, batch)
         except DeviceFailed as error:
@@ -273,6 +266,11 @@ class Dispatcher(Generic[R]):
             raise
         finally:
             self.running.subtract(lanes)
+            spent_s = self._clock.monotonic_s() - began_s
+            if batch[0].lane is Lane.REPLAY:
+                self._spare.replay_ran(spent_s, runners=self._serving())
+            else:
+                self._spare.live_ran(spent_s)
 
     async def _run(self, thread: RunnerThread[R], batch: list[Waiting[R]]) -> None:
         """Run `batch` and settle its rows; a bad row fails alone and its company succeeds.
@@ -356,8 +354,8 @@ class Dispatcher(Generic[R]):
             self._on_stuck(error)
 
 
-async def _wait(event: asyncio.Event, *, at_most_s: float) -> None:
-    """Return when `event` is set, or in time for the next probe."""
+async def _wait(event: asyncio.Event, *, at_most_s: float | None) -> None:
+    """Return when `event` is set, or after `at_most_s`."""
     try:
         async with asyncio.timeout(at_most_s):
             await event.wait()

@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -136,7 +135,6 @@ class WaitingRows(Generic[R]):
         self._waits_s = PeakMeter(clock=clock)
         self._clock = clock
         self._on_live = on_live
-        self._live_s = -inf  # when the last live row came
         self._returned: deque[list[Waiting[R]]] = deque()
         self._open: set[Submission] = set()
         self._entrances = {lane: FairGate(1) for lane in Lane}
@@ -145,11 +143,6 @@ class WaitingRows(Generic[R]):
     def waits(self, *, replays: bool) -> bool:
         """Tell whether there is something to take; `replays` says whether replays may be."""
         return bool(self._returned) or self.queue.count(replays=replays) > 0
-
-    @property
-    def quiet_s(self) -> float:
-        """For how long no live row has come, in seconds."""
-        return self._clock.monotonic_s() - self._live_s
 
     async def submit(
         self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
@@ -174,7 +167,6 @@ class WaitingRows(Generic[R]):
         self._open.add(submission)
         self.arrived.set()
         if lane is not Lane.REPLAY:
-            self._live_s = self._clock.monotonic_s()
             self._on_live()
         try:
             await done

@@ -7,7 +7,8 @@ from cortex_stream.clock import Clock, ManualClock
 from cortex_stream.errors import RunInterrupted
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
-from cortex_stream.scheduling.dispatcher import QUIET_S, Dispatcher
+from cortex_stream.scheduling.dispatcher import Dispatcher
+from cortex_stream.scheduling.spare_time import QUIET_S
 from cortex_stream.scheduling.waiting import MAX_INTERRUPTIONS
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry.metrics import REGISTRY
