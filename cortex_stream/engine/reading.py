@@ -20,7 +20,7 @@ from cortex_stream.engine.stage import Progress
 from cortex_stream.engine.validate import payload_digest, validate
 from cortex_stream.errors import CortexError, Expired, InvalidHandover, ResourceExhausted
 from cortex_stream.record import RecordSource
-from cortex_stream.routing.estimate import decide_deadline, estimate_tokens
+from cortex_stream.routing.budget import decide_deadline
 from cortex_stream.routing.pipeline import Pipeline, choose_pipeline, decide_pipeline_route
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.scheduling.admission import weight_bytes
@@ -245,7 +245,6 @@ class Reader:
             pipeline=pipeline,
             route=route,
             position=0 if arrival is None else position_of(arrival, request, route),
-            cost_tokens=estimate_tokens(request.data.texts),
             weight_bytes=weight_bytes,
             deadline=deadline,
             reinjection=again,

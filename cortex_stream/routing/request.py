@@ -37,7 +37,6 @@ class WorkItem:
         pipeline: what the request is answered by, with its limits.
         route: the stages that answer it.
         position: where in the route this worker begins.
-        cost_tokens: estimate of the tokens that will run, before tokenising.
         weight_bytes: estimate of the memory that it holds until it has ended.
         deadline: when nobody waits any more, on this process's monotonic clock.
         reinjection: set once a replay or a redrive has put the request back.
@@ -50,7 +49,6 @@ class WorkItem:
     pipeline: Pipeline
     route: Route
     position: int
-    cost_tokens: int
     weight_bytes: int
     deadline: Deadline | None
     reinjection: Reinjection | None = None

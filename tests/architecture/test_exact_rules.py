@@ -13,9 +13,9 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
         "unit/engine/test_engine.py::test_the_lane_is_the_ceiling_and_priority_may_only_lower_it",
     ),
     "`deadlinems` counts from `time`, or from the record's timestamp if `time` cannot be right.": (
-        "unit/routing/test_estimate.py::test_the_budget_runs_from_time",
-        "unit/routing/test_estimate.py::test_the_budget_runs_from_the_records_timestamp_where_time_is_missing",
-        "unit/routing/test_estimate.py::test_a_time_more_than_60_s_ahead_is_not_believed",
+        "unit/routing/test_budget.py::test_the_budget_runs_from_time",
+        "unit/routing/test_budget.py::test_the_budget_runs_from_the_records_timestamp_where_time_is_missing",
+        "unit/routing/test_budget.py::test_a_time_more_than_60_s_ahead_is_not_believed",
     ),
     "A request needs `id`, `type` and `data`; everything else has a default.": (
         "unit/schemas_requests/test_requests.py::test_only_id_type_and_data_are_demanded",

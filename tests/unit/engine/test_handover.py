@@ -401,7 +401,6 @@ def item(*, deadline: Deadline | None = None, headers: object = ()) -> WorkItem:
         pipeline=STANDARD,
         route=Route((EMBEDDING, INFERENCE), "m@1"),
         position=0,
-        cost_tokens=1,
         weight_bytes=14_000,
         deadline=deadline,
     )

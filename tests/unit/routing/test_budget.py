@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_stream.record import RecordSource
-from cortex_stream.routing.estimate import decide_deadline, estimate_tokens
+from cortex_stream.routing.budget import decide_deadline
 from schemas.contract import MAX_SAFE_INTEGER
 from schemas.requests import RequestAttributes
 
@@ -65,7 +65,3 @@ def test_no_moment_breaks_it_and_none_gives_more_than_a_minute_on_top(
 
     assert deadline is not None
     assert deadline.remaining_s(now_s=NOW_S) <= deadlinems / 1000 + 60 + 1
-
-
-def test_a_text_costs_about_a_token_per_four_characters() -> None:
-    assert estimate_tokens(["", "a" * 40]) == 2 + 12

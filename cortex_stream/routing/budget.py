@@ -1,22 +1,13 @@
-"""How much a request will cost and how long it may take, decided before any work."""
+"""How long a request may take, decided before any work."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from cortex_stream.deadline import Deadline
 from cortex_stream.record import RecordSource
 from schemas.requests import RequestAttributes
 
-BYTES_PER_TOKEN: Final = 4
-"""English WordPiece: 4.2 characters a token on the documentation texts of Python."""
-
 MAX_AHEAD_MS: Final = 60_000
 """A moment further in the future than this comes from a wrong clock and does not count."""
-
-
-def estimate_tokens(texts: Sequence[str]) -> int:
-    """Return about how many tokens `texts` have, without tokenising."""
-    return sum(2 + len(text) // BYTES_PER_TOKEN for text in texts)
 
 
 def decide_deadline(
