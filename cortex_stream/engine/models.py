@@ -19,6 +19,7 @@ from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
 from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.runner_thread import Crew
+from cortex_stream.scheduling.spare_time import SpareTime
 from cortex_stream.values import value
 from schemas.outcomes import ModelIdentity
 from schemas.priority import Lane
@@ -144,6 +145,7 @@ class ServedModels:
         """
         self._default = default
         self._tokenising = Tokenising()
+        spare = SpareTime(clock=clock)
         self._served = [
             ServedModel(
                 model,
@@ -156,6 +158,7 @@ class ServedModels:
                     run_timeout_s=run_timeout_s,
                     clock=clock,
                     on_stuck=on_stuck,
+                    spare=spare,
                 ),
                 self._tokenising,
                 # A text that runs alone has no company to depend on.

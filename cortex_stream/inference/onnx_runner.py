@@ -104,18 +104,19 @@ class OnnxRunner:
     def _run(self, rows: Sequence[TokenRow]) -> FloatRows:
         if self._session is None:
             raise InferenceFailed(f"running {self._model}: the runner is closed")
-        ids, mask = tensors.pad([row.ids for row in rows])
         self._options = options = run_options()
+        ids, mask = tensors.pad([row.ids for row in rows])
         try:
             raw = self._session.run(_feeds(self._session.inputs, ids=ids, mask=mask), options)
         except Exception as error:  # its classes share no parent below Exception
-            if options.terminate:
+            fault = device_fault(str(error))
+            if options.terminate and fault is None:
                 raise RunInterrupted(f"running {self._model}: interrupted") from error
             failure = {
                 None: InferenceFailed,
                 DeviceFault.LOST: DeviceFailed,
                 DeviceFault.OUT_OF_MEMORY: DeviceOutOfMemory,
-            }[device_fault(str(error))]
+            }[fault]
             raise failure(
                 f"running {self._model} on {ids.shape[0]} rows of {ids.shape[1]} tokens: {error}"
             ) from error

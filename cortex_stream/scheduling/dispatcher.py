@@ -18,6 +18,7 @@ Owner: the event loop that entered it; a runner is called on its own thread only
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from math import ceil
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -38,7 +39,7 @@ from cortex_stream.scheduling.fair_queue import FairQueue
 from cortex_stream.scheduling.health import HealthRule, RunnerState
 from cortex_stream.scheduling.latency_model import LatencyModel
 from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerThread
-from cortex_stream.scheduling.spare_time import SpareTime, must_give_way
+from cortex_stream.scheduling.spare_time import SpareTime
 from cortex_stream.scheduling.waiting import (
     Answers,
     Place,
@@ -69,6 +70,7 @@ class Dispatcher(Generic[R]):
         clock: Clock,
         on_stuck: Callable[[CortexError], None],
         health: HealthRule | None = None,
+        spare: SpareTime | None = None,
     ) -> None:
         """Serve with `crew`, and with `standby` while none of `crew` is in service.
 
@@ -82,13 +84,16 @@ class Dispatcher(Generic[R]):
                 be ended: a run never came back, or no runner has been in service for too long.
                 Should make the process drain and exit.
             health: when runners are probed, and what follows; the usual rule by default.
+            spare: when replays may run; shared by the models of a process.
         """
         self._waiting: WaitingRows[R] = WaitingRows(
-            FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock, on_live=self._make_way
+            FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock, on_live=self._live_came
         )
         self.latency = LatencyModel()
         """How long a batch takes on the device that the model is meant for."""
-        self._spare = SpareTime(clock=clock)
+        self._max_rows = crew.rule.max_rows
+        self._spare = spare or SpareTime(clock=clock)
+        self._spare.join(self)
         self._health = health or HealthRule()
         self._threads: list[RunnerThread[R]] = [
             RunnerThread(
@@ -219,7 +224,7 @@ class Dispatcher(Generic[R]):
         Raises:
             StuckRun: see `_serve_batch`.
         """
-        replays = self._spare.may_replay(busy=self.busy, runners=self._serving())
+        replays = self._spare.may_replay(runners=self._serving())
         batch = self._waiting.next_batch(thread.rule, thread.latency, replays=replays)
         if batch:
             await self._serve_batch(thread, batch)
@@ -230,13 +235,22 @@ class Dispatcher(Generic[R]):
             rest_s = self._spare.rest_s() if len(self.queue) else 0.0
             await _wait(self._waiting.arrived, at_most_s=rest_s if rest_s > 0 else None)
 
-    def _make_way(self) -> None:
-        """Interrupt a run of replays if live rows that have come need its runner or its core."""
-        self._spare.live_came()
-        if must_give_way(busy=self.busy, runners=self._serving()):
-            replaying = next((each for each in self._threads if each.gives_way), None)
-            if replaying is not None:
-                replaying.interrupt()
+    def give_way(self) -> bool:
+        """Interrupt a run of replays; return False if there is none to interrupt."""
+        replaying = next((each for each in self._threads if each.gives_way), None)
+        if replaying is None:
+            return False
+        replaying.interrupt()
+        return True
+
+    def look_again(self) -> None:
+        """See whether replays may run now."""
+        if self.queue.depth(Lane.REPLAY):
+            self._waiting.arrived.set()
+
+    def _live_came(self, rows: int) -> None:
+        runs = ceil(rows / self._max_rows)
+        self._spare.live_came(self, runs=runs, runners=self._serving())
 
     def _serving(self) -> int:
         return sum(self._state(each) is RunnerState.HEALTHY for each in self._threads)

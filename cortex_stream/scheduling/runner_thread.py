@@ -112,6 +112,7 @@ class RunnerThread(Generic[R]):
         self.runs = 0
         self.failures = 0
         self.health = Health(health_rule, now_s=clock.monotonic_s())
+        self._interrupting = False
         self._runner = runner
         self._model = model
         self._run_timeout_s = run_timeout_s
@@ -144,6 +145,7 @@ class RunnerThread(Generic[R]):
         """Let the batch under way end early, if it is one that gives way; else do nothing."""
         if self.gives_way:
             self.gives_way = False
+            self._interrupting = True
             self._runner.interrupt()
 
     async def run(self, rows: Sequence[R], *, gives_way: bool) -> Matrix:
@@ -155,7 +157,7 @@ class RunnerThread(Generic[R]):
             Exception: what the runner raised.
         """
         began_s = self._clock.monotonic_s()
-        self.busy, self.gives_way = True, gives_way
+        self.busy, self.gives_way, self._interrupting = True, gives_way, False
         try:
             matrix = await self._call(rows)
         except RunInterrupted:
@@ -203,8 +205,14 @@ class RunnerThread(Generic[R]):
             self.health.probe_failed(now_s=now_s)
         return failure
 
+    def _begin(self, rows: Sequence[R]) -> Matrix:
+        """Run, on the thread. It may have taken so long to wake up that the run is not wanted."""
+        if self._interrupting:
+            raise RunInterrupted("interrupted before it began")
+        return self._runner.run(rows)
+
     async def _call(self, rows: Sequence[R]) -> Matrix:
-        run = asyncio.get_running_loop().run_in_executor(self._thread, self._runner.run, rows)
+        run = asyncio.get_running_loop().run_in_executor(self._thread, self._begin, rows)
         for _ in range(_LOOKS):
             await asyncio.wait([run], timeout=self._run_timeout_s / _LOOKS)
             if run.done():

@@ -126,9 +126,9 @@ class WaitingRows(Generic[R]):
     """
 
     def __init__(
-        self, queue: FairQueue[Place[R]], *, clock: Clock, on_live: Callable[[], None]
+        self, queue: FairQueue[Place[R]], *, clock: Clock, on_live: Callable[[int], None]
     ) -> None:
-        """Wait in `queue`; `on_live` is called when rows have come that are no replay's."""
+        """Wait in `queue`; `on_live` hears how many rows have come that are no replay's."""
         self.queue = queue
         self.arrived = asyncio.Event()
         """Set when there may be something to take; cleared by whoever finds nothing."""
@@ -167,7 +167,7 @@ class WaitingRows(Generic[R]):
         self._open.add(submission)
         self.arrived.set()
         if lane is not Lane.REPLAY:
-            self._on_live()
+            self._on_live(len(rows))
         try:
             await done
         except BaseException:  # failed or cancelled: what still waits of it must not run
@@ -187,6 +187,7 @@ class WaitingRows(Generic[R]):
         """Take the next rows to run, the longest first; fail the late ones unrun. Never blocks.
 
         `latency` is the model of the device that will run them, `replays` whether replays may run.
+        What a failed device gave back may in any case.
 
         Empty when nothing waits, or when all that was found is late or cancelled.
         """
@@ -269,9 +270,15 @@ class WaitingRows(Generic[R]):
 
 
 def gives_way(batch: Sequence[Waiting[R]]) -> bool:
-    """Tell whether a run of `batch` may be interrupted for live rows."""
+    """Tell whether a run of `batch` may be interrupted for live rows.
+
+    Not where a device has failed under a row: the next try is to show whether it breaks devices.
+    """
     return all(
-        row.lane is Lane.REPLAY and row.payload.interruptions < MAX_INTERRUPTIONS for row in batch
+        row.lane is Lane.REPLAY
+        and row.payload.interruptions < MAX_INTERRUPTIONS
+        and not row.payload.device_failures
+        for row in batch
     )
 
 

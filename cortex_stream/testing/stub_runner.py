@@ -71,12 +71,12 @@ class StubRunner:
     def run(self, rows: Sequence[TokenRow]) -> FloatRows:
         """Return one float32 row per token row, shape `(len(rows), width)`. Blocks."""
         self._interrupted = False
+        self._awake.clear()
         self.released.wait()
         if self._closed:
             raise InferenceFailed(f"running {self._model}: the runner is closed")
         self._awake.wait(self._sleep_s_per_row * len(rows))
         if self._interrupted:
-            self._awake.clear()
             raise RunInterrupted(f"running {self._model}: interrupted")
         if (failure := next(self._failures, None)) is not None:
             raise failure

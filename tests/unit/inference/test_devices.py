@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_stream.errors import DeviceFailed, DeviceOutOfMemory, ModelLoadFailed
+from cortex_stream.errors import DeviceFailed, DeviceOutOfMemory, ModelLoadFailed, RunInterrupted
 from cortex_stream.inference.model import load_model, warm_up_shapes, with_standby
 from cortex_stream.inference.onnx_runner import OnnxRunner
 from cortex_stream.inference.session import OpenSession, open_session, run_options
@@ -36,7 +36,7 @@ class FailingSession:
     error: str = NO_MEMORY
 
     def run(self, _: list[str], feeds: dict[str, npt.NDArray[np.int64]], options: Any) -> list[Any]:
-        assert not options.terminate
+        assert options.log_severity_level == 4
         ids = feeds["input_ids"]
         if len(ids) > self.room_rows:
             raise RuntimeError(self.error)
@@ -75,6 +75,25 @@ def test_a_lost_device_is_not_asked_again() -> None:
 
     assert not isinstance(raised.value, DeviceOutOfMemory)
     assert raised.value.disposition == "retry"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [("Exiting due to terminate flag", RunInterrupted), (LOST, DeviceFailed)]
+)
+def test_a_device_that_is_lost_during_an_interruption_is_lost(
+    error: str, raised: type[Exception]
+) -> None:
+    class Interrupted(FailingSession):
+        def run(
+            self, _: list[str], feeds: dict[str, npt.NDArray[np.int64]], options: Any
+        ) -> list[Any]:
+            runner.interrupt()
+            return super().run(_, feeds, options)
+
+    runner = runner_on(Interrupted(room_rows=0, error=error))
+
+    with pytest.raises(raised):
+        runner.run(rows(2))
 
 
 def test_a_probe_says_what_a_run_would() -> None:

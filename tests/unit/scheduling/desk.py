@@ -15,6 +15,7 @@ from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.dispatcher import Dispatcher
 from cortex_stream.scheduling.health import HealthRule
 from cortex_stream.scheduling.runner_thread import Crew
+from cortex_stream.scheduling.spare_time import SpareTime
 from cortex_stream.scheduling.waiting import Answers
 from cortex_stream.testing.stub_runner import StubRunner
 
@@ -88,9 +89,10 @@ class Desk:
         standby: tuple[StubRunner, ...] = (),
         standby_rows: int = 2,
         health: HealthRule | None = None,
+        spare: SpareTime | None = None,
     ) -> Dispatcher[TokenRow]:
         for runner in (*runners, *standby):
-            self._scope.callback(runner.released.set)  # lets its thread end with the test
+            self._scope.callback(runner.close)  # lets its thread end with the test
         return await self._scope.enter_async_context(
             Dispatcher(
                 Crew(runners, BatchRule(max_rows=max_rows, max_tokens=256)),
@@ -98,6 +100,7 @@ class Desk:
                 if standby
                 else None,
                 health=health,
+                spare=spare,
                 model="stub@1",
                 run_timeout_s=run_timeout_s,
                 clock=clock or SystemClock(),

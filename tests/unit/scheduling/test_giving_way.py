@@ -8,7 +8,8 @@ from cortex_stream.errors import RunInterrupted
 from cortex_stream.inference.tensors import FloatRows
 from cortex_stream.inference.tokenizer import TokenRow
 from cortex_stream.scheduling.dispatcher import Dispatcher
-from cortex_stream.scheduling.spare_time import QUIET_S
+from cortex_stream.scheduling.health import HealthRule
+from cortex_stream.scheduling.spare_time import QUIET_S, SpareTime
 from cortex_stream.scheduling.waiting import MAX_INTERRUPTIONS
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry.metrics import REGISTRY
@@ -44,9 +45,18 @@ class Patient(PickyRunner):
         self.interrupted += 1
         self._go_on.set()
 
+    def close(self) -> None:
+        super().close()
+        self.let_finish()
+
     def let_finish(self) -> None:
         self.finish.set()
         self._go_on.set()
+
+
+def interruptions() -> float:
+    name = "cortex_runs_interrupted_total"
+    return REGISTRY.get_sample_value(name, {"model": "stub@1"}) or 0.0
 
 
 async def ask(dispatcher: Dispatcher[TokenRow], name: int) -> None:
@@ -55,6 +65,7 @@ async def ask(dispatcher: Dispatcher[TokenRow], name: int) -> None:
 
 
 async def test_a_live_row_does_not_wait_for_a_replay(desk: Desk, tasks: TaskScope) -> None:
+    before = interruptions()
     runner = Patient()
     dispatcher = await desk.open(runner)
     replay = tasks.start(ask(dispatcher, 100), name="replay")
@@ -69,7 +80,7 @@ async def test_a_live_row_does_not_wait_for_a_replay(desk: Desk, tasks: TaskScop
     assert runner.ran[0] == [1]
     assert runner.ran[-1] == [100]
     assert dispatcher.runners()[0].failures == 0
-    assert REGISTRY.get_sample_value("cortex_runs_interrupted_total", {"model": "stub@1"})
+    assert interruptions() == before + 1
 
 
 async def test_a_replay_that_gave_way_often_enough_runs_to_its_end(
@@ -147,3 +158,27 @@ async def test_a_live_row_interrupts_nobody_while_most_runners_are_free(
     assert not any(patient.interrupted for patient in patients)
     for patient in patients:
         patient.let_finish()
+
+
+async def test_live_rows_of_one_model_interrupt_replays_of_another(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    clock = ManualClock()
+    spare = SpareTime(clock=clock)
+    never = HealthRule(probe_every_s=1000)  # nor does anybody look again for another reason
+    asked, replaying = PickyRunner(), Patient()
+    live = await desk.open(asked, PickyRunner(), clock=clock, spare=spare, health=never)
+    other = await desk.open(replaying, clock=clock, spare=spare, health=never)
+    replay = tasks.start(ask(other, 100), name="replay")
+    await until(replaying.holding.is_set)
+    asked.released.clear()
+
+    answered = tasks.start(ask(live, 1), name="live")
+    await until(lambda: replaying.interrupted == 1 and other.busy == 0)
+    assert len(other.queue) == 1
+
+    asked.released.set()
+    await answered
+    await until(replaying.holding.is_set)
+    replaying.let_finish()
+    await replay
