@@ -10,6 +10,7 @@ from asyncio import SelectorEventLoop
 from collections.abc import Iterator
 from os import getpid
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and the processes that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_CLOSING_S = 2.0
 _FOLDER_PREFIX = "cortex-test-stack-"
 
 
@@ -36,12 +38,28 @@ def no_connection_outlives_its_loop() -> Iterator[None]:
     """
     close = SelectorEventLoop.close
 
+    def still_open(loop: SelectorEventLoop) -> list[Any]:
+        return [each for each in loop._transports.values() if each._sock is not None]  # type: ignore[attr-defined]
+
+    async def closed(loop: SelectorEventLoop) -> None:
+        """Wait for those that are being closed: with TLS that takes an answer of the other side."""
+        try:
+            async with asyncio.timeout(_CLOSING_S):
+                while still_open(loop):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            return
+
     def close_and_tell(loop: SelectorEventLoop) -> None:
         left = []
         if not loop.is_closed() and loop._transports:  # type: ignore[attr-defined]
-            loop.run_until_complete(asyncio.sleep(0))  # those that are being closed
-            left = [each for each in loop._transports.values() if each._sock is not None]  # type: ignore[attr-defined]
-        told = [f"{each.get_extra_info('socket')} of {each.get_protocol()}" for each in left]
+            loop.run_until_complete(closed(loop))
+            left = still_open(loop)
+        told = [
+            f"{each.get_extra_info('socket')} of {(of := each.get_protocol())}"
+            f" {getattr(of, '_state', '')}"
+            for each in left
+        ]
         for each in left:
             each._sock.close()
         close(loop)
