@@ -1,10 +1,7 @@
 """What does not get on is noticed, named, and ends its process; what merely waits does not."""
 
 import asyncio
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from cortex_stream.devstack.stack import Stack
 from cortex_stream.kafka.connection import connection_arguments
 from schemas.priority import Lane
 from tests.integration.agents.scene import Scene, Worker, lanes_of
+from tests.suspending import suspended
 from topics.names import RESULTS, request_topic
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -44,18 +42,6 @@ async def end_s(worker: Worker) -> tuple[int, float]:
     return await worker.ends(), clock.monotonic_s() - began_s
 
 
-@contextmanager
-def frozen(broker: Stack) -> Iterator[None]:
-    """Stop Kafka in its tracks for the time of the block: its connections stay open, and mute."""
-    pid = broker.pid("kafka")
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 async def test_a_broker_that_freezes_for_15_s_is_noticed_within_10_s_and_back_within_10_s(
     scene: Scene, broker: Stack
 ) -> None:
@@ -65,7 +51,7 @@ async def test_a_broker_that_freezes_for_15_s_is_noticed_within_10_s_and_back_wi
     await scene.answered(await scene.ask(200))
 
     # when
-    with frozen(broker):
+    with suspended(broker.pid("kafka")):
         noticed_s = await seconds_until(worker, 503)
         _, reason = await worker.get("/readyz")
         await asyncio.sleep(FREEZE_S - noticed_s)

@@ -12,6 +12,7 @@ from cortex_stream.dedupe.window import TIMEOUT_S
 from cortex_stream.devstack.stack import Stack
 from tests.integration.dedupe.conftest import OpenWindow, longest_s
 from tests.integration.dedupe.slow_link import slow_link
+from tests.suspending import resume, suspend
 
 pytestmark = pytest.mark.integration
 
@@ -21,11 +22,11 @@ Blow = Callable[[Stack, Redis], Awaitable[None]]
 
 
 async def stop(server: Stack, _: Redis) -> None:
-    os.kill(server.pid("redis") or 0, signal.SIGSTOP)
+    suspend(server.pid("redis"))
 
 
 async def go_on(server: Stack, _: Redis) -> None:
-    os.kill(server.pid("redis") or 0, signal.SIGCONT)
+    resume(server.pid("redis"))
 
 
 async def kill(server: Stack, _: Redis) -> None:
@@ -126,7 +127,7 @@ async def test_the_probe_of_an_open_circuit_holds_up_one_call_only(
     open_window: OpenWindow, server: Stack
 ) -> None:
     async with open_window() as opened:
-        os.kill(server.pid("redis") or 0, signal.SIGSTOP)
+        suspend(server.pid("redis"))
         while opened.circuit.outage is None:
             await opened.ask("1", "x")
         async with asyncio.timeout(5):

@@ -17,6 +17,7 @@ from cortex_stream.devstack.stack import Stack
 from cortex_stream.devstack.state import choose_ports
 from cortex_stream.errors import StackFailed
 from tests.integration.devstack.keepsake import Heard, Keepsake, processes_in
+from tests.suspending import suspended
 
 pytestmark = pytest.mark.integration
 
@@ -104,14 +105,9 @@ def test_a_single_service_is_stopped_and_started_alone(own_stack: Stack) -> None
 
 def test_a_silent_service_is_told_from_a_running_one(own_stack: Stack) -> None:
     own_stack.up()
-    pid = own_stack.pid("redis")
-    assert pid is not None
 
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with suspended(own_stack.pid("redis")):
         states = {status.service: status.state for status in own_stack.status()}
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
     assert states["redis"] is Condition.SILENT
 

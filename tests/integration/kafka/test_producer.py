@@ -1,8 +1,6 @@
 import asyncio
 import os
-import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -20,6 +18,7 @@ from cortex_stream.kafka.producer import MAX_RECORD_BYTES, KafkaProducer
 from cortex_stream.kafka.reader import ReadRecord, TopicReader
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.settings.tree import Settings
+from tests.suspending import suspended
 from topics.catalogue import SMALL_BYTES
 from topics.names import EVENTS, LAKE_VECTORS, RESULTS
 
@@ -38,17 +37,6 @@ async def producer(applied: Settings) -> AsyncIterator[KafkaProducer]:
     await producer.start()
     yield producer
     await producer.stop()
-
-
-@contextmanager
-def paused_kafka(stack: Stack) -> Iterator[None]:
-    pid = stack.pid("kafka")
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def read(settings: Settings, *topics: str) -> list[ReadRecord]:
@@ -254,7 +242,7 @@ async def test_a_silent_broker_costs_no_more_than_the_timeouts(
     await producer.start()
     await producer.send(SMALL)
 
-    with paused_kafka(stack):
+    with suspended(stack.pid("kafka")):
         async with asyncio.timeout(3):
             with pytest.raises(BrokerUnavailable, match=r"did not confirm within 0\.5 s"):
                 await producer.send(SMALL)
@@ -269,7 +257,7 @@ async def test_what_a_stopped_producer_could_not_send_is_told_and_not_left_pendi
     await producer.start()
     await producer.send(SMALL)
 
-    with paused_kafka(stack):
+    with suspended(stack.pid("kafka")):
         posted = await producer.post(SMALL)
         async with asyncio.timeout(12):
             await producer.stop()
@@ -286,7 +274,7 @@ async def test_a_stop_that_is_cut_off_leaves_no_client_behind(
     await producer.send(SMALL)
     client = producer._client
     assert client is not None
-    with paused_kafka(stack):
+    with suspended(stack.pid("kafka")):
         _ = await producer.post(SMALL)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -303,7 +291,7 @@ async def test_what_was_not_confirmed_in_time_may_still_arrive_and_sending_goes_
     producer = KafkaProducer(applied, delivery_timeout_s=0.5)
     await producer.start()
     await producer.send(SMALL)
-    with paused_kafka(stack), pytest.raises(BrokerUnavailable):
+    with suspended(stack.pid("kafka")), pytest.raises(BrokerUnavailable):
         await producer.send(OutgoingRecord(EVENTS, b"key", b"late"))
 
     await producer.send(OutgoingRecord(EVENTS, b"key", b"after"))
