@@ -17,6 +17,7 @@ from agents.outbox import Outbox, Producer
 from agents.polled import PolledRecord, slices
 from agents.suspects import Counts, Place, Suspects
 from agents.track import Partition, Track, Tracks
+from cortex_stream.clock import SystemClock
 from cortex_stream.delivery.attempts import Trial
 from cortex_stream.delivery.outcome import Answering, Outcome
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
@@ -59,7 +60,7 @@ class Intake:
     ) -> None:
         self.tracks = tracks
         self.suspects = Suspects({})
-        self.outbox = Outbox(core, producer, tracks, scope := TaskScope())
+        self.outbox = Outbox(core, producer, tracks, scope := TaskScope(), SystemClock())
         self._core = core
         self._producer = producer
         self._drain_timeout_s = drain_timeout_s

@@ -9,8 +9,9 @@ from typing import cast
 import pytest
 
 from agents.answering import Answer, Core, Engine
-from agents.outbox import Outbox
+from agents.outbox import Outbox, wait_for_company_s
 from agents.track import Partition, Track, Tracks
+from cortex_stream.clock import ManualClock
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
@@ -19,6 +20,7 @@ from cortex_stream.task_scope import TaskScope
 
 TOPIC = "cortex.requests.low"
 PLENTY = 10**9
+NOW_S = 1000.0
 HUGE, REPLACEMENT, FORBIDDEN = b"huge", b"replacement", b"forbidden"
 UNCONFIRMED, BLOCKED = b"unconfirmed", b"blocked"
 
@@ -94,9 +96,10 @@ class Desk:
     track: Track
     scope: TaskScope
 
-    def publish(self, *values: bytes, first: int = 0) -> None:
+    def publish(self, *values: bytes, first: int = 0, stayed_s: float = 0.0) -> None:
         for offset, value in enumerate(values, start=first):
-            self.outbox.publish(answer_of(value, offset=offset), self.track)
+            answer = answer_of(value, offset=offset, received_s=NOW_S - stayed_s)
+            self.outbox.publish(answer, self.track)
 
     async def until(self, done: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -108,8 +111,8 @@ def outcome_of(value: bytes) -> Outcome:
     return Outcome("id", "request", None, "type", (OutgoingRecord("out", None, value),))
 
 
-def answer_of(value: bytes, *, offset: int) -> Answer:
-    return Answer(b"asked", RecordSource(TOPIC, 0, offset, 0, 0.0), outcome_of(value))
+def answer_of(value: bytes, *, offset: int, received_s: float) -> Answer:
+    return Answer(b"asked", RecordSource(TOPIC, 0, offset, 0, received_s), outcome_of(value))
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +126,8 @@ async def open_desk(*, records: int = 100) -> AsyncIterator[Desk]:
     track = tracks.deliver(Partition(TOPIC, 0), ((offset, 1) for offset in range(records)))
     log, worker = Log(), Worker()
     async with TaskScope() as scope:
-        yield Desk(Outbox(worker, log, tracks, scope), log, worker, track, scope)
+        outbox = Outbox(worker, log, tracks, scope, ManualClock(monotonic_s=NOW_S))
+        yield Desk(outbox, log, worker, track, scope)
 
 
 async def test_answers_of_one_turn_are_posted_by_one_task_and_in_order() -> None:
@@ -138,6 +142,60 @@ async def test_answers_of_one_turn_are_posted_by_one_task_and_in_order() -> None
     assert tasks == 1
     assert desk.log.values == [b"a", b"b", b"c"]
     assert desk.worker.settled_offsets == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("stayed_s", "waits_s"),
+    [(0.0, 0.0), (0.049, 0.0), (0.05, 0.005), (0.1, 0.01), (0.2, 0.02), (60.0, 0.02)],
+)
+def test_an_answer_waits_for_a_tenth_of_its_stay_within_bounds(
+    stayed_s: float, waits_s: float
+) -> None:
+    assert wait_for_company_s(stayed_s) == pytest.approx(waits_s)
+
+
+async def test_an_answer_that_waits_for_company_goes_alone_if_none_comes() -> None:
+    async with open_desk() as desk:
+        desk.publish(b"a", stayed_s=10)
+        await desk.until(lambda: desk.worker.settled_offsets == [0])
+
+
+@pytest.mark.parametrize("together", [1, 31])
+async def test_what_must_not_wait_and_a_full_set_take_all_along(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 60.0)
+    values = [str(n).encode() for n in range(together)]
+    async with open_desk() as desk:
+        desk.publish(*values, stayed_s=1000)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        early = desk.log.asked
+        desk.publish(b"last", first=together, stayed_s=1000 if together == 31 else 0)
+        await desk.until(lambda: len(desk.worker.settled_offsets) == together + 1)
+        await desk.scope.close()  # of the task that sleeps still
+
+    assert early == 0
+    assert desk.log.values == [*values, b"last"]
+
+
+async def test_after_those_that_waited_were_taken_along_the_next_wait_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 60.0)
+    async with open_desk() as desk:
+        desk.publish(b"a", stayed_s=1000)
+        desk.publish(b"b", first=1)
+        await desk.until(lambda: desk.worker.settled_offsets == [0, 1])
+        desk.publish(b"c", first=2, stayed_s=1000)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        early = desk.log.asked
+        desk.publish(b"d", first=3)
+        await desk.until(lambda: desk.worker.settled_offsets == [0, 1, 2, 3])
+        await desk.scope.close()  # of the tasks that sleep still
+
+    assert early == 2
 
 
 async def test_no_more_are_posted_than_one_turn_can_finish(
@@ -241,6 +299,7 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
         desk.publish(b"held")
         await desk.until(lambda: desk.log.asked == 1)
         desk.publish(b"waits", first=1)
+        desk.publish(b"waits for company", first=1, stayed_s=10)
         await asyncio.sleep(0)
         await desk.scope.close()
         desk.outbox.forget()
