@@ -192,6 +192,7 @@ def _model(served: ServedModel) -> ModelStatus:
     real, padding, measured_s, predicted_s = (
         rates.rate_per_s(kind) for kind in ("real", "padding", "measured", "predicted")
     )
+    rows_per_s, batches_per_s = rates.rate_per_s("rows"), rates.rate_per_s("batches")
     base_s, per_token_s = dispatcher.latency.line()
     return ModelStatus(
         name=loaded.name,
@@ -201,7 +202,8 @@ def _model(served: ServedModel) -> ModelStatus:
         provider=loaded.provider,
         runners=dispatcher.runners(),
         busy_runners=dispatcher.busy,
-        rows_per_s=rates.rate_per_s("rows"),
+        rows_per_s=rows_per_s,
+        rows_per_batch=rows_per_s / batches_per_s if batches_per_s else 0.0,
         padding_ratio=padding / (real + padding) if real else 0.0,
         batch_base_ms=base_s * 1000,
         batch_per_1000_tokens_ms=per_token_s * 1e6,

@@ -70,7 +70,7 @@ class ServedModel:
         self,
         loaded: LoadedModel,
         dispatcher: Dispatcher[TokenRow],
-        tokenising: "Tokenising",
+        tokenising: Tokenising,
         *,
         batch_invariant: bool,
     ) -> None:

@@ -22,7 +22,7 @@ class BatchFigures:
     def __init__(self, model: str, *, clock: Clock) -> None:
         """Count the batches of `model`, given as `name@version`."""
         self.rates = RateMeter(clock=clock)
-        """`rows`, `real` and `padding` tokens, and seconds, `measured` and `predicted`."""
+        """`batches`, `rows`, `real` and `padding` tokens, and seconds, `measured` and `predicted`."""
         self.lane_tokens = RateMeter(clock=clock)
         """Tokens that ran, by lane: who got how much of the runners."""
         self._rows = metrics.BATCH_ROWS.labels(model)
@@ -40,6 +40,7 @@ class BatchFigures:
         real = sum(row.length_tokens for row in batch)
         self._rows.observe(len(batch))
         self._padding_ratio.observe(1 - real / padded if padded else 0.0)
+        self.rates.record("batches", 1)
         self.rates.record("rows", len(batch))
         for kind, tokens in zip(_TOKENS, (real, padded - real), strict=True):
             self._tokens[kind].inc(tokens)

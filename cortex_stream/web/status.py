@@ -113,9 +113,10 @@ class ModelStatus:
     """One served model version. `padding_ratio` is the share of computed tokens that were padding.
 
     `padding_ratio` lies in [0, 1]; `digest` is `sha256:` and 64 hex digits. `busy_runners` counts
-    those of `runners` that run a batch at this moment. A batch is expected to take `batch_base_ms`
-    and `batch_per_1000_tokens_ms` for its padded tokens; `predicted_ratio` is what was expected of
-    the last batches by what they took, None without any.
+    those of `runners` that run a batch at this moment. The last batches had `rows_per_batch` rows on
+    average, 0 without any. A batch is expected to take `batch_base_ms` and `batch_per_1000_tokens_ms`
+    for its padded tokens; `predicted_ratio` is what was expected of the last batches by what they
+    took, None without any.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ModelStatus:
     busy_runners: int
     rows_per_s: float
     padding_ratio: float
+    rows_per_batch: float = 0.0
     batch_base_ms: float = 0.0
     batch_per_1000_tokens_ms: float = 0.0
     predicted_ratio: float | None = None

@@ -115,6 +115,7 @@ async def test_the_snapshot_shows_lanes_models_and_outcomes(
     assert (model.name, len(model.runners), model.busy_runners) == ("tiny", 1, 0)
     assert model.rows_per_s == 1.0  # two rows in two seconds
     assert model.padding_ratio == 0.0
+    assert model.rows_per_batch == 2.0
     assert snapshot.outcomes[OutcomeKind.RESULT] == before + 1
     assert snapshot.partitions == (PARTITION,)
     assert snapshot.versions["python"].startswith("3.")

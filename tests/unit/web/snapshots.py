@@ -68,6 +68,7 @@ def busy() -> FixedSource:
             busy_runners=2,
             rows_per_s=418.2,
             padding_ratio=0.118,
+            rows_per_batch=5.2,
         ),
         ModelStatus(
             name="bge-small",
