@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EMBED: Final = "cortex.nlp.embed.v1"
 FAILING: Final = str(Path(__file__).with_name("failing_worker.py"))
+BAD_ROW: Final = str(Path(__file__).with_name("bad_row_worker.py"))
 ALWAYS: Final = 1_000_000
+SPECIAL_TOKENS: Final = 2  # of the stub model, which has a token per byte beside them
 FIRST_DELAY_S: Final = 0.3
 QUICK: Final = {
     "CORTEX_INFERENCE__ATTEMPTS": "1",
@@ -28,6 +30,15 @@ WAITS_S: Final = [FIRST_DELAY_S, 1.5 * FIRST_DELAY_S, 2.25 * FIRST_DELAY_S]
 def failing(times: int) -> tuple[str, ...]:
     """Return the command of a worker whose model fails so often."""
     return (FAILING, str(times))
+
+
+def status(worker: WorkerProcess) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(worker.get("/status.json")[1])
+    return body
+
+
+def running(worker: WorkerProcess) -> int:
+    return sum(lane["running"] for lane in status(worker)["lanes"])
 
 
 def waiting(worker: WorkerProcess) -> float:
@@ -84,6 +95,34 @@ async def test_a_request_that_always_fails_is_a_dead_letter_after_its_last_retry
     assert letter.value == orjson.dumps(
         {"id": "fails", "type": EMBED, "data": {"texts": ["hello"]}}
     )
+
+
+async def test_a_row_that_breaks_its_batch_fails_alone(system: System) -> None:
+    # given
+    bad = "breaks"
+    worker = await system.worker((BAD_ROW, str(len(bad) + SPECIAL_TOKENS)), **QUICK)
+    await (await system.send("before", EMBED, {"texts": ["holds the runner"] * 5}))
+    await until(lambda: running(worker) > 0, timeout_s=6, what=worker.tail)
+
+    # when
+    good = [f"good-{n}" for n in range(6)]
+    sends = [await system.send(name, EMBED, {"texts": ["sevenly"]}) for name in good[:3]]
+    sends.append(await system.send("bad", EMBED, {"texts": [bad]}))
+    sends += [await system.send(name, EMBED, {"texts": ["sevenly"]}) for name in good[3:]]
+    for send in sends:
+        await send
+    outcome = await system.outcome("bad")
+    await system.answered(good, timeout_s=20)
+
+    # then
+    assert outcome["type"] == "cortex.outcome.dead_letter.v1"
+    assert (outcome["data"]["error"]["code"], outcome["data"]["attempt"]) == ("inference_failed", 4)
+    await system.read_to_the_end()
+    for name in good:
+        [answer] = system.outcomes[name]
+        assert (answer["type"], answer["data"]["attempt"]) == ("cortex.outcome.result.v1", 1)
+    [model] = status(worker)["models"]
+    assert model["runners"][0]["failures"] == 1 + 4  # once in company, then alone at each attempt
 
 
 async def test_a_worker_that_stops_while_a_request_waits_leaves_it_to_the_next(
