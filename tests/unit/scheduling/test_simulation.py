@@ -2,6 +2,8 @@
 
 import random
 from collections import Counter
+from itertools import count
+from pathlib import Path
 
 from cortex_stream.scheduling.batcher import BatchRule
 from schemas.priority import Lane
@@ -18,6 +20,10 @@ from tests.unit.scheduling.simulation import (
 CAPACITY_TOKENS_S = 2 / PER_TOKEN_S  # two runners; a batch costs next to nothing beside its tokens
 CAPACITY_ROWS_S = CAPACITY_TOKENS_S / 42
 LONGEST_BATCH_S = BASE_S + PER_TOKEN_S * RULE.max_tokens
+RECORDED = Path(__file__).parents[2] / "fixtures" / "recorded_arrivals.csv"
+PROMPT_SCALE = (
+    16  # the longest recorded prompts, of 4,100 tokens, are as long as a model reads here
+)
 
 
 def seeded(seed: int) -> random.Random:
@@ -43,6 +49,26 @@ def poisson(
     while (at_s := at_s + rng.expovariate(per_s)) < from_s + seconds:
         arrivals.append(Arrival(at_s, lane, tenant, lengths(rng), budget_s))
     return arrivals
+
+
+def recorded(*, load: float, seconds: float, budget_s: float | None = None) -> list[Arrival]:
+    """Return a recorded minute again and again, so fast that it asks for `load` of the capacity.
+
+    Every tenth request is critical, the others are low.
+    """
+    lines = [line for line in RECORDED.read_text().splitlines() if not line.startswith("#")]
+    minute = [(float(at_s), int(prompt)) for at_s, prompt in (line.split(",") for line in lines)]
+    lengths = [max(1, min(RULE.max_tokens, prompt // PROMPT_SCALE)) for _, prompt in minute]
+    lasts_s = sum(lengths) / CAPACITY_TOKENS_S / load
+    arrivals: list[Arrival] = []
+    for turn in count():
+        for (at_s, _), length in zip(minute, lengths, strict=True):
+            moved_s = (turn + at_s / 60) * lasts_s
+            if moved_s > seconds:
+                return arrivals
+            lane = Lane.LOW if len(arrivals) % 10 else Lane.CRITICAL
+            arrivals.append(Arrival(moved_s, lane, "//a", length, budget_s))
+    raise AssertionError
 
 
 def answered(served: list[Served], lane: Lane) -> list[Served]:
@@ -149,3 +175,29 @@ def test_on_a_device_that_takes_large_batches_they_close_in_time_for_their_deadl
     ends = answered(served, Lane.HIGH)
     late = [end for end in ends if end.latency_s > 1.0]
     assert len(late) < 0.01 * len(ends)
+
+
+def test_critical_requests_wait_for_two_batches_in_recorded_bursts_beyond_capacity() -> None:
+    served = simulate(recorded(load=1.3, seconds=30), rule=RULE, until_s=30)
+
+    critical = [end.latency_s for end in answered(served, Lane.CRITICAL)]
+    low = [end.latency_s for end in answered(served, Lane.LOW)]
+    assert len(critical) > 500
+    assert percentile(critical, 99) < 3 * LONGEST_BATCH_S  # two batches under way, and its own
+    assert percentile(low, 50) > 20 * LONGEST_BATCH_S  # it was an overload
+
+
+def test_recorded_bursts_below_capacity_are_all_answered_in_time() -> None:
+    arrivals = recorded(load=0.8, seconds=30, budget_s=1.0)
+
+    served = simulate(arrivals, rule=RULE, until_s=60)
+
+    assert len(served) == len(arrivals) > 5000
+    assert all(end.done_s is not None and end.latency_s <= 1.0 for end in served)
+
+
+def test_recorded_bursts_at_three_times_the_capacity_are_answered_at_capacity() -> None:
+    served = simulate(recorded(load=3, seconds=20, budget_s=2.0), rule=RULE, until_s=20)
+
+    in_time = [end for end in served if end.done_s is not None and end.latency_s <= 2.0]
+    assert tokens_of(in_time) / 20 > 0.8 * CAPACITY_TOKENS_S
