@@ -34,8 +34,8 @@ def resume(pid: int | None) -> None:
 @contextmanager
 def suspended(pid: int | None) -> Iterator[None]:
     """Suspend the process for the time of the block: its connections stay open, and mute."""
-    suspend(pid)
     try:
+        suspend(pid)
         yield
     finally:
         resume(pid)
@@ -44,6 +44,6 @@ def suspended(pid: int | None) -> Iterator[None]:
 def _stands_still(pid: int) -> bool:
     try:
         stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
-    except FileNotFoundError:  # a thread ended between the two
+    except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
         return False
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from cortex_stream.deadline import Deadline
 from cortex_stream.errors import CortexError, Disposition
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.values import value
@@ -31,6 +32,8 @@ class Outcome:
         handed_to: the stage whose workers go on with the request; None once it has ended.
         waiting: set where it waits for a retry until then.
         attempt: how many there were, over all workers.
+        deadline: the moment after which nobody waits for it; None without one, or where it ended
+            without an answer.
     """
 
     outcome_id: str | None
@@ -44,6 +47,7 @@ class Outcome:
     handed_to: str | None = None
     waiting: Waiting | None = None
     attempt: int = 1
+    deadline: Deadline | None = None
 
 
 Answering = Callable[[], Coroutine[Any, Any, Outcome]]

@@ -114,6 +114,7 @@ class Endings:
             reinjection=asker.reinjection,
             traceparent=asker.traceparent,
             attempt=attempt,
+            deadline=item.deadline,
         )
 
     def failure(

@@ -101,7 +101,7 @@ async def test_a_row_that_breaks_its_batch_fails_alone(system: System) -> None:
     # given
     bad = "breaks"
     worker = await system.worker((BAD_ROW, str(len(bad) + SPECIAL_TOKENS)), **QUICK)
-    await (await system.send("before", EMBED, {"texts": ["holds the runner"] * 5}))
+    await (await system.send("before", EMBED, {"texts": ["holds the runner"] * 20}))
     await until(lambda: running(worker) > 0, timeout_s=6, what=worker.tail)
 
     # when

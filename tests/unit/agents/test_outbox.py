@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import cast
 
 import pytest
@@ -12,6 +13,7 @@ from agents.answering import Answer, Core, Engine
 from agents.outbox import Outbox, wait_for_company_s
 from agents.track import Partition, Track, Tracks
 from cortex_stream.clock import ManualClock
+from cortex_stream.deadline import Deadline
 from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
@@ -145,13 +147,35 @@ async def test_answers_of_one_turn_are_posted_by_one_task_and_in_order() -> None
 
 
 @pytest.mark.parametrize(
-    ("stayed_s", "waits_s"),
-    [(0.0, 0.0), (0.049, 0.0), (0.05, 0.005), (0.1, 0.01), (0.2, 0.02), (60.0, 0.02)],
+    ("stayed_s", "left_s", "waits_s"),
+    [
+        (0.0, inf, 0.0),
+        (0.049, inf, 0.0),
+        (0.05, inf, 0.005),
+        (0.1, inf, 0.01),
+        (0.2, inf, 0.02),
+        (60.0, inf, 0.02),
+        (60.0, 10.0, 0.02),
+        (60.0, 0.1, 0.01),
+        (60.0, 0.01, 0.0),
+        (60.0, -1.0, 0.0),
+    ],
 )
-def test_an_answer_waits_for_a_tenth_of_its_stay_within_bounds(
-    stayed_s: float, waits_s: float
+def test_an_answer_waits_for_a_tenth_of_its_stay_and_of_what_is_left_within_bounds(
+    stayed_s: float, left_s: float, waits_s: float
 ) -> None:
-    assert wait_for_company_s(stayed_s) == pytest.approx(waits_s)
+    assert wait_for_company_s(stayed_s, left_s=left_s) == pytest.approx(waits_s)
+
+
+async def test_an_answer_that_must_be_there_soon_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 60.0)
+    async with open_desk() as desk:
+        answer = answer_of(b"a", offset=0, received_s=NOW_S - 1000)
+        soon = replace(answer.outcome, deadline=Deadline(NOW_S + 0.01))
+        desk.outbox.publish(Answer(answer.value, answer.source, soon), desk.track)
+        await desk.until(lambda: desk.worker.settled_offsets == [0])
 
 
 async def test_an_answer_that_waits_for_company_goes_alone_if_none_comes() -> None:
@@ -299,7 +323,6 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
         desk.publish(b"held")
         await desk.until(lambda: desk.log.asked == 1)
         desk.publish(b"waits", first=1)
-        desk.publish(b"waits for company", first=1, stayed_s=10)
         await asyncio.sleep(0)
         await desk.scope.close()
         desk.outbox.forget()
@@ -308,6 +331,17 @@ async def test_after_what_waited_was_cut_off_the_next_answers_are_published(
         await desk.until(lambda: desk.worker.settled_offsets == [2])
 
     assert desk.log.values == [b"held", b"next"]  # it was posted before
+
+
+async def test_after_one_that_waited_for_company_was_cut_off_the_next_are_published() -> None:
+    async with open_desk() as desk:
+        desk.publish(b"cut off", stayed_s=10)
+        await desk.scope.close()
+        desk.outbox.forget()
+        desk.publish(b"next", first=1, stayed_s=10)
+        await desk.until(lambda: desk.worker.settled_offsets == [1])
+
+    assert desk.log.values == [b"next"]
 
 
 def sending(desk: Desk, value: bytes) -> "asyncio.Future[BrokerUnavailable | None]":
