@@ -1,10 +1,10 @@
 """Answers on their way into the log. A record is finished once all of its outcome is durable.
 
-Answers are posted together: one task and one place among those that wait for the broker
-for all of one turn of the event loop. An answer whose request has been here for long waits for more
-of them, while nobody notices, and the first one that must not wait takes all along. Each is finished
-when its own records are durable, and one that fails goes on alone: no answer waits for the topic or
-the partition of another.
+Answers of one turn of the event loop are posted together, with one task and one place among those
+that wait for the broker. An answer whose request has been here for long waits for more of them, while
+nobody notices, and the first one that must not wait takes all along. Each is finished when its own
+records are durable, and one that fails goes on alone: no answer waits for the topic or the partition
+of another.
 
 Invariant: a record finishes only after every record of its outcome is durable.
 Owner: the worker's event loop.
@@ -317,9 +317,9 @@ class Outbox:
 def wait_for_company_s(stayed_s: float, *, left_s: float) -> float:
     """Return how long an answer may wait for others, of a request that came `stayed_s` ago.
 
-    Whoever has waited for a second does not notice a fiftieth more. With a deadline it may take a
-    tenth of what is left until then, too. Answers that go together cost
-    the worker, the broker and whoever reads them less: a tenth of the throughput of a full machine.
+    Answers that go together cost the worker, the broker and whoever reads them less, and whoever has
+    waited for a second does not notice a fiftieth more. Where there is a deadline in `left_s`, an
+    answer takes no more than a tenth of that.
     """
     wait_s = min(UNNOTICED * stayed_s, UNNOTICED * left_s, _MOST_WAIT_S)
     return wait_s if wait_s >= _LEAST_WAIT_S else 0.0
