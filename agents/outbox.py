@@ -39,9 +39,9 @@ _SET_ANSWERS: Final = 32
 # Then what waits gives its place back and waits without. A partition without a leader keeps each
 # answer for 30 s: a fifth of a second lets 64 places serve 10,000 such answers beside the others.
 _PATIENCE_S: Final = 0.2
-# For company: 50 ms saved nothing more that could be measured, and under 5 ms few would come.
+# For company. Under 5 ms few would come.
 _LEAST_WAIT_S: Final = 0.005
-_MOST_WAIT_S: Final = 0.02
+_MOST_WAIT_S: Final = 0.1
 _MIN_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 
@@ -318,7 +318,7 @@ def wait_for_company_s(stayed_s: float, *, left_s: float) -> float:
     """Return how long an answer may wait for others, of a request that came `stayed_s` ago.
 
     Answers that go together cost the worker, the broker and whoever reads them less, and whoever has
-    waited for a second does not notice a fiftieth more. Where there is a deadline in `left_s`, an
+    waited for a second does not notice a tenth more. Where there is a deadline in `left_s`, an
     answer takes no more than a tenth of that.
     """
     wait_s = min(UNNOTICED * stayed_s, UNNOTICED * left_s, _MOST_WAIT_S)

@@ -18,7 +18,8 @@ _FEW_MS: Final = 100
 """What aiokafka's one fetch per broker waits for the first record. At Faust's 1500 ms a drained
 partition waits that long behind the empty ones: 10.7 records/s instead of 47.7 with 100 kB records."""
 _MANY_BYTES: Final = 1 << 20
-_MANY_MS: Final = 20  # at most: beyond it a fetch costs little already
+_MOST_MS: Final = 50  # what comes to an empty topic meanwhile waits as long
+_MANY_MS: Final = 20
 _MUCH_PER_S: Final = 400.0  # from here on 20 ms bring eight records or more
 _MOST: Final = 0.9  # of the records that come in
 _WINDOW_S: Final = 0.5
@@ -70,10 +71,9 @@ class Pace:
             for topic, seen in self._topics.items()
             if stays_s[topic] * UNNOTICED >= _MANY_MS / 1000
         )
-        if unhurt >= max(_MUCH_PER_S * spent_s, _MOST * records):
-            wait_ms = _MANY_MS
-        else:
-            wait_ms = min(_MANY_MS, int(1000 * UNNOTICED * min(stays_s.values(), default=0.0)))
+        much = unhurt >= max(_MUCH_PER_S * spent_s, _MOST * records)
+        unnoticed_ms = int(1000 * UNNOTICED * min(stays_s.values(), default=0.0))
+        wait_ms = max(_MANY_MS if much else 0, min(_MOST_MS, unnoticed_ms))
         worth = wait_ms * records >= 1000 * spent_s
         self.fetch = (_MANY_BYTES, wait_ms) if worth else (1, _FEW_MS)
         self._topics.clear()

@@ -266,7 +266,9 @@ def batch_rule(settings: Settings, model: LoadedModel) -> BatchRule:
         return BatchRule(max_rows=most_rows, max_tokens=most_rows * model.max_tokens)
     inference = settings.inference
     return BatchRule(
-        max_rows=min(inference.batch_rows, most_rows), max_tokens=inference.batch_tokens
+        max_rows=min(inference.batch_rows, most_rows),
+        max_tokens=inference.batch_tokens,
+        brief_tokens=inference.batch_tokens * 5 // 8,
     )
 
 

@@ -5,7 +5,7 @@ model says that every row with a deadline in it will still be answered in time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
@@ -36,10 +36,16 @@ class BatchRule:
     Attributes:
         max_rows: rows at most.
         max_tokens: padded tokens, rows times the longest, at most; a longer head runs alone.
+        brief_tokens: the same while newcomers come, who wait for its end; None: no less.
     """
 
     max_rows: int
     max_tokens: int
+    brief_tokens: int | None = None
+
+    def brief(self) -> "BatchRule":
+        """Return the rule while newcomers come."""
+        return replace(self, max_tokens=self.brief_tokens or self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

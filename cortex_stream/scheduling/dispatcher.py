@@ -1,8 +1,8 @@
 """Keeps the runners of one model busy: as soon as one is free, the next batch is formed.
 
-A batch is formed at the last moment, from everything that waits then; an idle runner never waits
-for company. Free runners take from one queue, so the work goes to the least loaded by itself: a
-busy runner takes nothing, and there is no queue of a runner's own to balance.
+A batch is formed at the last moment, from everything that waits then, and where many wait one batch
+earlier (`ahead.py`); an idle runner never waits for company. Free runners take from one queue, so the
+work goes to the least loaded by itself: there is no queue of a runner's own to balance.
 
 Replays run in the time that `SpareTime` finds, and a run of theirs is interrupted when live rows come
 that need it; its rows wait again.
@@ -11,7 +11,7 @@ A runner whose device fails gives its batch back, which another runner takes at 
 runners take batches while no other runner is in service, and stop when one comes back.
 
 Invariants: every submitted row is run, or fails with an error; a runner runs one batch at a time;
-no more batches are formed than runners are free.
+beyond those that run two batches at most are formed.
 Owner: the event loop that entered it; a runner is called on its own thread only.
 """
 
@@ -33,6 +33,7 @@ from cortex_stream.errors import (
     RunInterrupted,
     StuckRun,
 )
+from cortex_stream.scheduling.ahead import Ahead
 from cortex_stream.scheduling.batch_figures import BatchFigures
 from cortex_stream.scheduling.batcher import padded_tokens
 from cortex_stream.scheduling.fair_queue import FairQueue
@@ -42,11 +43,11 @@ from cortex_stream.scheduling.runner_thread import Crew, RunnerFigures, RunnerTh
 from cortex_stream.scheduling.spare_time import SpareTime
 from cortex_stream.scheduling.waiting import (
     Answers,
+    Live,
     Place,
     Waiting,
     WaitingRows,
     Weighed,
-    gives_way,
 )
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
@@ -92,6 +93,7 @@ class Dispatcher(Generic[R]):
         self.latency = LatencyModel()
         """How long a batch takes on the device that the model is meant for."""
         self._max_rows = crew.rule.max_rows
+        self._ahead = Ahead(self._waiting, crew.rule, self.latency, clock=clock)
         self._spare = spare or SpareTime(clock=clock)
         self._spare.join(self)
         self._health = health or HealthRule()
@@ -106,6 +108,7 @@ class Dispatcher(Generic[R]):
                 run_timeout_s=run_timeout_s,
                 health_rule=self._health,
                 clock=clock,
+                ahead=self._ahead if each is crew else None,
             )
             for prefix, each, latency in (
                 ("", crew, self.latency),
@@ -225,7 +228,12 @@ class Dispatcher(Generic[R]):
             StuckRun: see `_serve_batch`.
         """
         replays = self._spare.may_replay(runners=self._serving())
-        batch = self._waiting.next_batch(thread.rule, thread.latency, replays=replays)
+        batch = thread.next_batch
+        if batch is None:
+            if formed := self._ahead.pop():
+                self._waiting.come_back(formed)
+            rule = self._ahead.rule_now(thread.rule)
+            batch = self._waiting.next_batch(rule, thread.latency, replays=replays)
         if batch:
             await self._serve_batch(thread, batch)
         elif self._waiting.waits(replays=replays):
@@ -248,9 +256,10 @@ class Dispatcher(Generic[R]):
         if self.queue.depth(Lane.REPLAY):
             self._waiting.arrived.set()
 
-    def _live_came(self, rows: int) -> None:
-        runs = ceil(rows / self._max_rows)
+    def _live_came(self, live: Live) -> None:
+        runs = ceil(live.rows / self._max_rows)
         self._spare.live_came(self, runs=runs, runners=self._serving())
+        self._ahead.came(live)
 
     def _serving(self) -> int:
         return sum(self._state(each) is RunnerState.HEALTHY for each in self._threads)
@@ -264,6 +273,7 @@ class Dispatcher(Generic[R]):
         requests = {row.payload.submission: row.lane for row in batch}
         lanes = Counter(requests.values())
         self.running.update(lanes)
+        self._waiting.began(batch)
         began_s = self._clock.monotonic_s()
         try:
             await self._run(thread, batch)
@@ -286,7 +296,9 @@ class Dispatcher(Generic[R]):
             else:
                 self._spare.live_ran(spent_s)
 
-    async def _run(self, thread: RunnerThread[R], batch: list[Waiting[R]]) -> None:
+    async def _run(
+        self, thread: RunnerThread[R], batch: list[Waiting[R]], *, alone: bool = False
+    ) -> None:
         """Run `batch` and settle its rows; a bad row fails alone and its company succeeds.
 
         Raises:
@@ -297,8 +309,10 @@ class Dispatcher(Generic[R]):
         padded = padded_tokens(batch)
         began_s = self._clock.monotonic_s()
         try:
-            contents = [row.payload.content for row in batch]
-            matrix = await thread.run(contents, gives_way=gives_way(batch))
+            thread.begin(batch, alone=alone)
+            if not self._relieved.is_set():
+                self._ahead.look()
+            matrix = await thread.ended()
         except (StuckRun, DeviceFailed, RunInterrupted):
             raise
         except Exception as error:  # noqa: BLE001 (a runtime may raise anything; the row fails with it)
@@ -307,7 +321,7 @@ class Dispatcher(Generic[R]):
                 return
             for row in batch:  # which row is at fault shows when each runs alone
                 if self._waiting.wanted(row):
-                    await self._run(thread, [row])
+                    await self._run(thread, [row], alone=True)
             return
         spent_s = self._clock.monotonic_s() - began_s
         self.figures.ran(batch, spent_s=spent_s, predicted_s=thread.latency.predict_s(padded))

@@ -198,6 +198,10 @@ class FairQueue(Generic[T]):
         self._arrivals += 1
         self._lanes[row.lane].add(row, arrival=self._arrivals)
 
+    def has(self, lane: Lane, *, tenant: str) -> bool:
+        """Tell whether a row of this tenant waits in `lane`."""
+        return tenant in self._lanes[lane].tenants
+
     def count(self, *, replays: bool) -> int:
         """Return how many rows wait; `replays` says whether those of the replay lane count."""
         return len(self) - (0 if replays else self.depth(Lane.REPLAY))

@@ -9,22 +9,19 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cortex_stream.clock import Clock
-from cortex_stream.errors import RunInterrupted, StuckRun
+from cortex_stream.errors import InvariantError, RunInterrupted, StuckRun
+from cortex_stream.scheduling.ahead import Ahead
 from cortex_stream.scheduling.batcher import BatchRule
 from cortex_stream.scheduling.health import Health, HealthRule, RunnerState
 from cortex_stream.scheduling.latency_model import LatencyModel
+from cortex_stream.scheduling.waiting import Matrix, Waiting, Weighed, gives_way
 from cortex_stream.telemetry import metrics
 from cortex_stream.telemetry.rates import RateMeter
-
-Matrix = npt.NDArray[np.float32]
 
 _LOOKS: Final = 10
 """Time is up after so many looks at a run: of a process that was stopped, by whatever and for however
@@ -33,7 +30,7 @@ long, one look at most has passed."""
 RUNNER_NICENESS: Final = 5
 """More than the process has: a third of the weight, which tells only where cores are short."""
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Weighed)
 R_contra = TypeVar("R_contra", contravariant=True)
 
 
@@ -84,6 +81,14 @@ class RunnerFigures:
     failures: int
 
 
+class _Done(NamedTuple, Generic[R]):
+    """The numbers of a batch, and the batch that the thread has gone on with."""
+
+    matrix: Matrix
+    next_batch: list[Waiting[R]] | None
+    next_run: "Future[_Done[R]] | None"
+
+
 class RunnerThread(Generic[R]):
     """Calls one runner, with a time limit, and keeps account of it."""
 
@@ -99,7 +104,9 @@ class RunnerThread(Generic[R]):
         run_timeout_s: float,
         health_rule: HealthRule,
         clock: Clock,
+        ahead: Ahead[R] | None = None,
     ) -> None:
+        """Call `runner` for batches of `rule`; go on with what there is `ahead` after each."""
         self.rule = rule
         self.latency = latency
         """How long its batches take; runners of one device learn together."""
@@ -109,10 +116,16 @@ class RunnerThread(Generic[R]):
         """Whether it runs a batch now."""
         self.gives_way = False
         """Whether that batch may be interrupted."""
+        self.next_batch: list[Waiting[R]] | None = None
+        """What it has gone on with; it must be run next."""
         self.runs = 0
         self.failures = 0
         self.health = Health(health_rule, now_s=clock.monotonic_s())
         self._interrupting = False
+        self._run: Future[_Done[R]] | None = None
+        self._began_s = 0.0
+        self._rows = 0
+        self._ahead = ahead
         self._runner = runner
         self._model = model
         self._run_timeout_s = run_timeout_s
@@ -148,18 +161,26 @@ class RunnerThread(Generic[R]):
             self._interrupting = True
             self._runner.interrupt()
 
-    async def run(self, rows: Sequence[R], *, gives_way: bool) -> Matrix:
-        """Return the runner's numbers; a success counts for its health.
+    def begin(self, batch: list[Waiting[R]], *, alone: bool = False) -> None:
+        """Run `batch`, and go on with what there is ahead, unless it is to run `alone`."""
+        self.busy, self.gives_way, self._rows = True, gives_way(batch), len(batch)
+        self._began_s = self._clock.monotonic_s()
+        if batch is not self.next_batch:
+            self._interrupting = False
+            goes_on = self._ahead is not None and not alone and not self.gives_way
+            self._run = self._thread.submit(self._work, batch, goes_on=goes_on)
+        self.next_batch = None
+
+    async def ended(self) -> Matrix:
+        """Return the runner's numbers for the batch that was begun; a success counts for its health.
 
         Raises:
             RunInterrupted: it gave way.
             StuckRun: it did not come back in time; it must not be called any more.
             Exception: what the runner raised.
         """
-        began_s = self._clock.monotonic_s()
-        self.busy, self.gives_way, self._interrupting = True, gives_way, False
         try:
-            matrix = await self._call(rows)
+            done = await self._wait()
         except RunInterrupted:
             self._interrupted.inc()
             raise
@@ -169,10 +190,11 @@ class RunnerThread(Generic[R]):
         else:
             self.runs += 1
             self.health.passed(now_s=self._clock.monotonic_s())
+            matrix, self.next_batch, self._run = done
             return matrix
         finally:
             self.busy = self.gives_way = False
-            spent_s = self._clock.monotonic_s() - began_s
+            spent_s = self._clock.monotonic_s() - self._began_s
             self._busy_s.record("busy", spent_s)
             self._busy_seconds.inc(spent_s)
 
@@ -205,20 +227,26 @@ class RunnerThread(Generic[R]):
             self.health.probe_failed(now_s=now_s)
         return failure
 
-    def _begin(self, rows: Sequence[R]) -> Matrix:
+    def _work(self, batch: list[Waiting[R]], *, goes_on: bool) -> _Done[R]:
         """Run, on the thread. It may have taken so long to wake up that the run is not wanted."""
         if self._interrupting:
             raise RunInterrupted("interrupted before it began")
-        return self._runner.run(rows)
+        matrix = self._runner.run([row.payload.content for row in batch])
+        next_batch = self._ahead.take() if self._ahead is not None and goes_on else None
+        if next_batch is None:
+            return _Done(matrix, None, None)
+        return _Done(matrix, next_batch, self._thread.submit(self._work, next_batch, goes_on=True))
 
-    async def _call(self, rows: Sequence[R]) -> Matrix:
-        run = asyncio.get_running_loop().run_in_executor(self._thread, self._begin, rows)
+    async def _wait(self) -> _Done[R]:
+        if self._run is None:
+            raise InvariantError("waiting for a run that was not begun; this is a bug")
+        run = asyncio.wrap_future(self._run)
         for _ in range(_LOOKS):
             await asyncio.wait([run], timeout=self._run_timeout_s / _LOOKS)
             if run.done():
                 return run.result()
         raise StuckRun(
-            f"running {len(rows)} rows of {self._model}: not back after {self._run_timeout_s:g} s"
+            f"running {self._rows} rows of {self._model}: not back after {self._run_timeout_s:g} s"
             " (CORTEX_INFERENCE__RUN_TIMEOUT_S)"
         )
 

@@ -9,9 +9,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
@@ -20,7 +21,6 @@ from cortex_stream.scheduling.batcher import BatchRule, form_batch
 from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
 from cortex_stream.scheduling.latency_model import LatencyModel
-from cortex_stream.scheduling.runner_thread import Matrix
 from cortex_stream.telemetry.rates import PeakMeter
 from cortex_stream.values import value
 from schemas.priority import Lane
@@ -37,6 +37,9 @@ MAX_DEVICE_FAILURES: Final = 3
 MAX_INTERRUPTIONS: Final = 3
 """Times that a replay's row gives way. Then it runs to its end: under steady load a long one never
 would otherwise."""
+
+
+Matrix = npt.NDArray[np.float32]
 
 
 class Weighed(Protocol):
@@ -112,6 +115,18 @@ class Place(Generic[R]):
 Waiting = Row[Place[R]]
 
 
+class Live(NamedTuple):
+    """Rows that have come and are no replay's.
+
+    Attributes:
+        newcomer: nothing of their tenant waited in their lane.
+    """
+
+    lane: Lane
+    rows: int
+    newcomer: bool
+
+
 class WaitingRows(Generic[R]):
     """The submissions of one model, and the queue of their rows.
 
@@ -126,9 +141,9 @@ class WaitingRows(Generic[R]):
     """
 
     def __init__(
-        self, queue: FairQueue[Place[R]], *, clock: Clock, on_live: Callable[[int], None]
+        self, queue: FairQueue[Place[R]], *, clock: Clock, on_live: Callable[[Live], None]
     ) -> None:
-        """Wait in `queue`; `on_live` hears how many rows have come that are no replay's."""
+        """Wait in `queue`; `on_live` hears of all that come, but for replays."""
         self.queue = queue
         self.arrived = asyncio.Event()
         """Set when there may be something to take; cleared by whoever finds nothing."""
@@ -162,12 +177,13 @@ class WaitingRows(Generic[R]):
             Row(lane, tenant, content.tokens, began_s, deadline, Place(submission, index, content))
             for index, content in enumerate(contents)
         ]
+        newcomer = not self.queue.has(lane, tenant=tenant)
         for row in rows:
             self.queue.push(row)
         self._open.add(submission)
         self.arrived.set()
         if lane is not Lane.REPLAY:
-            self._on_live(len(rows))
+            self._on_live(Live(lane, len(rows), newcomer=newcomer))
         try:
             await done
         except BaseException:  # failed or cancelled: what still waits of it must not run
@@ -182,12 +198,12 @@ class WaitingRows(Generic[R]):
         return Answers(matrix, submission.queue_s)
 
     def next_batch(
-        self, rule: BatchRule, latency: LatencyModel, *, replays: bool
+        self, rule: BatchRule, latency: LatencyModel, *, replays: bool, in_s: float = 0.0
     ) -> list[Waiting[R]]:
         """Take the next rows to run, the longest first; fail the late ones unrun. Never blocks.
 
-        `latency` is the model of the device that will run them, `replays` whether replays may run.
-        What a failed device gave back may in any case.
+        `latency` is the model of the device that will run them, `replays` whether replays may run,
+        `in_s` the seconds until they will. What came back may run in any case.
 
         Empty when nothing waits, or when all that was found is late or cancelled.
         """
@@ -195,7 +211,9 @@ class WaitingRows(Generic[R]):
         if self._returned:
             taken = self._take_returned(rule)
         else:
-            batch = form_batch(self.queue, rule, now_s=now_s, latency=latency, replays=replays)
+            batch = form_batch(
+                self.queue, rule, now_s=now_s + in_s, latency=latency, replays=replays
+            )
             self._rows_left.set()
             taken = batch.rows
             for row in batch.late:
@@ -204,12 +222,16 @@ class WaitingRows(Generic[R]):
                 else:
                     row.payload.fail(_too_late(row, now_s=now_s))
                 self._waits_s.record(row.lane.value, now_s - row.enqueued_s)
-        for row in taken:
+        return [row for row in taken if self.wanted(row)]
+
+    def began(self, batch: Sequence[Waiting[R]]) -> None:
+        """Take note that the rows wait no more."""
+        now_s = self._clock.monotonic_s()
+        for row in batch:
             waited_s = now_s - row.enqueued_s
             submission = row.payload.submission
             submission.queue_s = max(submission.queue_s, waited_s)
             self._waits_s.record(row.lane.value, waited_s)
-        return [row for row in taken if self.wanted(row)]
 
     def worst_wait_s(self, lane: Lane) -> float:
         """Return the longest wait over the last minute; of what waits still, until now."""
@@ -247,6 +269,10 @@ class WaitingRows(Generic[R]):
                 row.payload.interruptions += 1
                 self.queue.push(row)
         self.arrived.set()
+
+    def come_back(self, batch: list[Waiting[R]]) -> None:
+        """Let rows that were taken and did not run be the next, in batches of whoever runs them."""
+        self._returned.append(batch)
 
     def expire_late(self) -> None:
         """Fail every submission whose deadline has passed, for a time in which nothing is taken."""

@@ -144,9 +144,10 @@ class InferenceSettings(Section):
         examples=[8],
     )
     batch_tokens: int = Field(
-        160,
+        256,
         ge=1,
-        description="Padded tokens (rows x longest) of one CPU batch.",
+        description="Padded tokens (rows x longest) of one CPU batch; five eighths of it while"
+        " requests come that others do not stand before.",
         examples=[512],
     )
     run_timeout_s: float = Field(

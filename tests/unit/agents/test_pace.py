@@ -27,14 +27,15 @@ def fetch_of(per_s: Mapping[str, int], held: Mapping[str, int]) -> tuple[int, in
 @pytest.mark.parametrize(
     ("per_s", "held", "expected"),
     [
-        pytest.param({"low": 800}, {"low": 1600}, many(20), id="an overload"),
+        pytest.param({"low": 800}, {"low": 1600}, many(50), id="an overload"),
         pytest.param(
             {"low": 1000, "high": 100}, {"low": 2000, "high": 2}, many(20), id="few are quick"
         ),
         pytest.param(
             {"low": 800, "medium": 100}, {"low": 1600, "medium": 5}, many(5), id="many are quick"
         ),
-        pytest.param({"low": 100}, {"low": 3000}, many(20), id="a full lane of which little goes"),
+        pytest.param({"low": 100}, {"low": 3000}, many(50), id="a full lane of which little goes"),
+        pytest.param({"low": 800}, {"low": 320}, many(40), id="much, and 400 ms to wait"),
         pytest.param({"medium": 200}, {"medium": 16}, many(8), id="half loaded: 80 ms, 8 to wait"),
         pytest.param({"medium": 100}, {"medium": 2}, SOON, id="idle: none would come"),
         pytest.param(
@@ -58,9 +59,9 @@ def test_what_came_in_before_is_forgotten_after_half_a_second() -> None:
     pace = Pace(now_s=0.0)
     pace.took("low", 800, held=1600)
     pace.look(now_s=0.6)
-    assert pace.fetch == many(20)
+    assert pace.fetch == many(50)
 
     pace.look(now_s=1.0)
-    assert pace.fetch == many(20)
+    assert pace.fetch == many(50)
     pace.look(now_s=1.2)
     assert pace.fetch == SOON

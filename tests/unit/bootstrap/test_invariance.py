@@ -24,4 +24,4 @@ def test_otherwise_batches_are_as_large_as_ever(settings: Settings, model: objec
 
     rule = batch_rule(settings, model)
 
-    assert rule == BatchRule(max_rows=8, max_tokens=160)
+    assert rule == BatchRule(max_rows=8, max_tokens=256, brief_tokens=160)

@@ -19,6 +19,7 @@ MANY = 200
 
 
 @pytest.mark.alone
+@pytest.mark.no_cover  # tracing costs as much as what is measured
 async def test_more_than_ten_thousand_late_requests_a_second_end_on_one_core() -> None:
     cost = await measure_engine([request([f"request number {n}"], id=str(n)) for n in range(500)])
 

@@ -86,6 +86,7 @@ class Desk:
         clock: Clock | None = None,
         run_timeout_s: float = 30.0,
         max_rows: int = 8,
+        brief_tokens: int | None = None,
         standby: tuple[StubRunner, ...] = (),
         standby_rows: int = 2,
         health: HealthRule | None = None,
@@ -95,7 +96,7 @@ class Desk:
             self._scope.callback(runner.close)  # lets its thread end with the test
         return await self._scope.enter_async_context(
             Dispatcher(
-                Crew(runners, BatchRule(max_rows=max_rows, max_tokens=256)),
+                Crew(runners, BatchRule(max_rows, 256, brief_tokens)),
                 standby=Crew(standby, BatchRule(max_rows=standby_rows, max_tokens=256))
                 if standby
                 else None,
