@@ -7,7 +7,10 @@ batch is formed ahead, and the first runner that is done takes it on its own thr
 What is urgent does not wait for that batch: one that is formed for a newcomer goes before it, once.
 While newcomers come, batches are brief, too, since the next newcomer waits for the end of one.
 
-Invariant: at most two batches are formed ahead.
+Nothing is formed ahead while a row with a deadline waits: which of those are still in time is only
+known when one of them may begin.
+
+Invariant: nothing is added to two batches or more.
 Owner: the event loop; `take` alone is called on the runners' threads.
 """
 
@@ -50,7 +53,7 @@ class Ahead(Generic[R]):
 
     def take(self) -> list[Waiting[R]] | None:
         """Take the next batch; None where there is none, or where rows of it must not run."""
-        if not (batch := self.pop()):
+        if not (batch := self._pop()):
             return None
         now_s = self._clock.monotonic_s()
         if all(row.late_s(now_s=now_s) < 0 and not row.payload.settled for row in batch):
@@ -58,17 +61,19 @@ class Ahead(Generic[R]):
         self._batches.appendleft(batch)  # the event loop sorts them out
         return None
 
-    def pop(self) -> list[Waiting[R]]:
-        """Take the next batch, whatever has become of its rows; empty where there is none."""
-        try:
-            return self._batches.popleft()
-        except IndexError:
-            return []
+    def hand_back(self) -> None:
+        """Let what there is come back, to be the next by the rule of whoever runs it."""
+        while batch := self._pop():
+            self._waiting.come_back(batch)
 
     def look(self) -> None:
         """Form the next batch if many wait and there is none."""
-        waits = self._waiting.queue.count(replays=False)
-        if not self._batches and waits >= _WAITING_BATCHES * self._rule.max_rows:
+        if self._batches:
+            return
+        self._overtaken = None
+        queue = self._waiting.queue
+        many = queue.count(replays=False) >= _WAITING_BATCHES * self._rule.max_rows
+        if many and not queue.with_deadline:
             self._batches.extend(self._formed())
 
     def came(self, live: Live) -> None:
@@ -79,7 +84,7 @@ class Ahead(Generic[R]):
         batches = list(self._batches)  # a runner may take one meanwhile
         if len(batches) != 1 or batches[0] is self._overtaken:
             return
-        if _RANKS[live.lane] <= _RANKS[batches[0][0].lane]:
+        if _RANKS[live.lane] <= min(_RANKS[row.lane] for row in batches[0]):
             self._overtaken = batches[0]
             self._batches.extendleft(self._formed())
 
@@ -88,9 +93,14 @@ class Ahead(Generic[R]):
         alone = self._clock.monotonic_s() - self._newcomer_s > _BRIEF_S
         return rule if alone else rule.brief()
 
+    def _pop(self) -> list[Waiting[R]]:
+        try:
+            return self._batches.popleft()
+        except IndexError:
+            return []
+
     def _formed(self) -> list[list[Waiting[R]]]:
-        """Form a batch that begins when one has ended; return it alone, or nothing."""
+        """Form a batch; return it alone, or nothing."""
         rule = self.rule_now(self._rule)
-        in_s = self._latency.predict_s(rule.max_tokens) or 0.0
-        batch = self._waiting.next_batch(rule, self._latency, replays=False, in_s=in_s)
+        batch = self._waiting.next_batch(rule, self._latency, replays=False)
         return [batch] if batch else []

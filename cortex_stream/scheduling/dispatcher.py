@@ -7,11 +7,11 @@ work goes to the least loaded by itself: there is no queue of a runner's own to 
 Replays run in the time that `SpareTime` finds, and a run of theirs is interrupted when live rows come
 that need it; its rows wait again.
 
-A runner whose device fails gives its batch back, which another runner takes at once. Standby
+A runner whose device fails gives its batch back, which another runner takes as the next one it forms. Standby
 runners take batches while no other runner is in service, and stop when one comes back.
 
 Invariants: every submitted row is run, or fails with an error; a runner runs one batch at a time;
-beyond those that run two batches at most are formed.
+beyond those that run, a batch or two are formed.
 Owner: the event loop that entered it; a runner is called on its own thread only.
 """
 
@@ -29,7 +29,6 @@ from cortex_stream.deadline import Deadline
 from cortex_stream.errors import (
     CortexError,
     DeviceFailed,
-    InferenceFailed,
     RunInterrupted,
     StuckRun,
 )
@@ -48,6 +47,7 @@ from cortex_stream.scheduling.waiting import (
     Waiting,
     WaitingRows,
     Weighed,
+    as_cortex_error,
 )
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
@@ -205,7 +205,9 @@ class Dispatcher(Generic[R]):
         try:
             while True:
                 now_s = self._clock.monotonic_s()
-                if thread.probing or not (probe_in_s := thread.health.probe_in_s(now_s=now_s)):
+                if thread.next_batch is not None:  # it runs already
+                    await self._serve_next(thread)
+                elif thread.probing or not (probe_in_s := thread.health.probe_in_s(now_s=now_s)):
                     await self._probe(thread)
                 elif (state := self._state(thread)) is RunnerState.OUT:
                     await asyncio.sleep(probe_in_s)
@@ -218,7 +220,10 @@ class Dispatcher(Generic[R]):
             self._note(thread, stuck)
             self._give_up(stuck)
         except Exception as error:  # rather restart than hang: its requests would wait for ever
-            self._give_up(StuckRun(f"serving {self._model}: {error!r}; this is a bug"))
+            bug = StuckRun(f"serving {self._model}: {error!r}; this is a bug")
+            for row in thread.give_up():
+                row.payload.fail(bug)
+            self._give_up(bug)
             raise
 
     async def _serve_next(self, thread: RunnerThread[R]) -> None:
@@ -230,8 +235,7 @@ class Dispatcher(Generic[R]):
         replays = self._spare.may_replay(runners=self._serving())
         batch = thread.next_batch
         if batch is None:
-            if formed := self._ahead.pop():
-                self._waiting.come_back(formed)
+            self._ahead.hand_back()
             rule = self._ahead.rule_now(thread.rule)
             batch = self._waiting.next_batch(rule, thread.latency, replays=replays)
         if batch:
@@ -308,16 +312,16 @@ class Dispatcher(Generic[R]):
         """
         padded = padded_tokens(batch)
         began_s = self._clock.monotonic_s()
+        thread.begin(batch, alone=alone)
+        if not self._relieved.is_set():
+            self._ahead.look()
         try:
-            thread.begin(batch, alone=alone)
-            if not self._relieved.is_set():
-                self._ahead.look()
             matrix = await thread.ended()
         except (StuckRun, DeviceFailed, RunInterrupted):
             raise
         except Exception as error:  # noqa: BLE001 (a runtime may raise anything; the row fails with it)
             if len(batch) == 1:
-                batch[0].payload.fail(_as_cortex_error(error))
+                batch[0].payload.fail(as_cortex_error(error))
                 return
             for row in batch:  # which row is at fault shows when each runs alone
                 if self._waiting.wanted(row):
@@ -389,11 +393,3 @@ async def _wait(event: asyncio.Event, *, at_most_s: float | None) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-
-def _as_cortex_error(error: Exception) -> CortexError:
-    if isinstance(error, CortexError):
-        return error
-    failed = InferenceFailed(f"running the model: {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

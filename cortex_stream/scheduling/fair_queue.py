@@ -185,6 +185,8 @@ class FairQueue(Generic[T]):
         self._shares: FairShares[Lane] = FairShares()
         self._ranks = {lane: rank for rank, lane in enumerate(WEIGHTS)}
         self._arrivals = 0
+        self.with_deadline = 0
+        """How many of the rows have a deadline."""
 
     def __len__(self) -> int:
         """Return how many rows wait."""
@@ -196,6 +198,7 @@ class FairQueue(Generic[T]):
             self._shares.catch_up()  # ranks decide between lanes; company makes the batches cheap
             self._shares.join(row.lane, rank=self._ranks[row.lane])
         self._arrivals += 1
+        self.with_deadline += row.deadline is not None
         self._lanes[row.lane].add(row, arrival=self._arrivals)
 
     def has(self, lane: Lane, *, tenant: str) -> bool:
@@ -277,6 +280,7 @@ class FairQueue(Generic[T]):
 
     def _remove(self, row: Row[T]) -> None:
         self._lanes[row.lane].remove(row)
+        self.with_deadline -= row.deadline is not None
         if not self.depth(row.lane):
             self._shares.leave(row.lane)
 

@@ -154,6 +154,11 @@ class RunnerThread(Generic[R]):
         """Whether a probe is not back yet: the thread is not free."""
         return self._probe is not None
 
+    def give_up(self) -> list[Waiting[R]]:
+        """Take nothing more, since nobody waits for it; return what it has gone on with."""
+        self._ahead = None
+        return self.next_batch or []
+
     def interrupt(self) -> None:
         """Let the batch under way end early, if it is one that gives way; else do nothing."""
         if self.gives_way:
@@ -232,7 +237,8 @@ class RunnerThread(Generic[R]):
         if self._interrupting:
             raise RunInterrupted("interrupted before it began")
         matrix = self._runner.run([row.payload.content for row in batch])
-        next_batch = self._ahead.take() if self._ahead is not None and goes_on else None
+        ahead = self._ahead if goes_on else None
+        next_batch = None if ahead is None else ahead.take()
         if next_batch is None:
             return _Done(matrix, None, None)
         return _Done(matrix, next_batch, self._thread.submit(self._work, next_batch, goes_on=True))
@@ -245,6 +251,7 @@ class RunnerThread(Generic[R]):
             await asyncio.wait([run], timeout=self._run_timeout_s / _LOOKS)
             if run.done():
                 return run.result()
+        _ = self.give_up()
         raise StuckRun(
             f"running {self._rows} rows of {self._model}: not back after {self._run_timeout_s:g} s"
             " (CORTEX_INFERENCE__RUN_TIMEOUT_S)"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
-from cortex_stream.errors import CortexError, Expired
+from cortex_stream.errors import CortexError, Expired, InferenceFailed
 from cortex_stream.scheduling.batcher import BatchRule, form_batch
 from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
@@ -119,7 +119,7 @@ class Live(NamedTuple):
     """Rows that have come and are no replay's.
 
     Attributes:
-        newcomer: nothing of their tenant waited in their lane.
+        newcomer: nothing of their tenant waited in their lane, so their turn is next there.
     """
 
     lane: Lane
@@ -198,12 +198,12 @@ class WaitingRows(Generic[R]):
         return Answers(matrix, submission.queue_s)
 
     def next_batch(
-        self, rule: BatchRule, latency: LatencyModel, *, replays: bool, in_s: float = 0.0
+        self, rule: BatchRule, latency: LatencyModel, *, replays: bool
     ) -> list[Waiting[R]]:
         """Take the next rows to run, the longest first; fail the late ones unrun. Never blocks.
 
-        `latency` is the model of the device that will run them, `replays` whether replays may run,
-        `in_s` the seconds until they will. What came back may run in any case.
+        `latency` is the model of the device that will run them, `replays` whether replays may run.
+        What came back may run in any case.
 
         Empty when nothing waits, or when all that was found is late or cancelled.
         """
@@ -211,9 +211,7 @@ class WaitingRows(Generic[R]):
         if self._returned:
             taken = self._take_returned(rule)
         else:
-            batch = form_batch(
-                self.queue, rule, now_s=now_s + in_s, latency=latency, replays=replays
-            )
+            batch = form_batch(self.queue, rule, now_s=now_s, latency=latency, replays=replays)
             self._rows_left.set()
             taken = batch.rows
             for row in batch.late:
@@ -222,7 +220,11 @@ class WaitingRows(Generic[R]):
                 else:
                     row.payload.fail(_too_late(row, now_s=now_s))
                 self._waits_s.record(row.lane.value, now_s - row.enqueued_s)
-        return [row for row in taken if self.wanted(row)]
+        wanted = [row for row in taken if self.wanted(row)]
+        if len(wanted) < len(taken):
+            for row in set(taken).difference(wanted):
+                self._waits_s.record(row.lane.value, now_s - row.enqueued_s)
+        return wanted
 
     def began(self, batch: Sequence[Waiting[R]]) -> None:
         """Take note that the rows wait no more."""
@@ -273,6 +275,7 @@ class WaitingRows(Generic[R]):
     def come_back(self, batch: list[Waiting[R]]) -> None:
         """Let rows that were taken and did not run be the next, in batches of whoever runs them."""
         self._returned.append(batch)
+        self.arrived.set()
 
     def expire_late(self) -> None:
         """Fail every submission whose deadline has passed, for a time in which nothing is taken."""
@@ -306,6 +309,15 @@ def gives_way(batch: Sequence[Waiting[R]]) -> bool:
         and not row.payload.device_failures
         for row in batch
     )
+
+
+def as_cortex_error(error: Exception) -> CortexError:
+    """Return what a row fails with whose runner raised `error`."""
+    if isinstance(error, CortexError):
+        return error
+    failed = InferenceFailed(f"running the model: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def _too_late(row: Waiting[R], *, now_s: float) -> Expired:

@@ -147,7 +147,7 @@ class InferenceSettings(Section):
         256,
         ge=1,
         description="Padded tokens (rows x longest) of one CPU batch; five eighths of it while"
-        " requests come that others do not stand before.",
+        " requests come whose tenant had none waiting.",
         examples=[512],
     )
     run_timeout_s: float = Field(

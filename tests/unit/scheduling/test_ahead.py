@@ -17,7 +17,7 @@ from cortex_stream.scheduling.waiting import Answers
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner
 from schemas.priority import Lane
-from tests.unit.scheduling.desk import Desk, caught, name_of, text, until
+from tests.unit.scheduling.desk import Desk, PickyRunner, caught, name_of, text, until
 
 NEVER_PROBED = HealthRule(probe_every_s=1000)
 BACKLOG = range(1, 13)
@@ -175,10 +175,13 @@ async def test_no_row_of_it_runs_that_was_cancelled_meanwhile(desk: Desk, tasks:
     assert sorted(runner.seen) == [0, *(n for n in BACKLOG if n != 3)]
 
 
-async def test_no_row_of_it_runs_that_expired_meanwhile(desk: Desk, tasks: TaskScope) -> None:
+async def test_nothing_is_formed_ahead_while_a_row_with_a_deadline_waits(
+    desk: Desk, tasks: TaskScope
+) -> None:
     clock, runner = ManualClock(), SteppedRunner()
     load = Load(await desk.open(runner, max_rows=2, clock=clock), tasks)
     await load.held(runner, *BACKLOG, deadline=Deadline(clock.monotonic_s() + 60))
+    assert len(load.dispatcher.queue) == len(BACKLOG) - 2
 
     clock.advance_s(61)
     runner.step()
@@ -186,6 +189,106 @@ async def test_no_row_of_it_runs_that_expired_meanwhile(desk: Desk, tasks: TaskS
 
     assert [type(each) for each in results] == [Answers] * 3 + [Expired] * 10
     assert runner.ran == [[0], [1, 2]]
+
+
+async def test_a_newcomer_with_a_deadline_goes_before_it_and_never_runs_late(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    clock, runner = ManualClock(), SteppedRunner()
+    load = Load(await desk.open(runner, max_rows=2, clock=clock), tasks)
+    await load.held(runner, *BACKLOG)
+    (newcomer,) = load.send(100, lane=Lane.CRITICAL, deadline=Deadline(clock.monotonic_s() + 1))
+    await until(lambda: len(load.dispatcher.queue) == 7)
+
+    clock.advance_s(2)
+    runner.step()
+    await asyncio.gather(*load.all)
+
+    assert isinstance(newcomer.result(), Expired)
+    assert sorted(runner.seen) == [0, *BACKLOG]
+
+
+async def test_a_newcomer_does_not_go_before_a_more_urgent_row_that_rides(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    runner = SteppedRunner()
+    load = Load(await desk.open(runner, max_rows=2), tasks)
+    await load.held(runner, *BACKLOG)
+    load.send(100, lane=Lane.CRITICAL, tenant="//b")  # with a low row, before the batch of low ones
+    await until(lambda: len(load.dispatcher.queue) == 7)
+    runner.step(1)
+    await until(lambda: len(runner.ran) == 3)
+    load.send(200, tenant="//c")
+    runner.step()
+    await asyncio.gather(*load.all)
+
+    assert 100 in runner.ran[2]
+    assert sorted(runner.ran[3]) == [3, 4]
+
+
+async def test_a_bad_row_in_a_batch_that_was_gone_on_with_fails_alone(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    runner = PickyRunner(broken={3: ValueError("bad")})
+    load = Load(await desk.open(runner, max_rows=2), tasks)
+
+    load.send(*range(20))
+    results = await asyncio.gather(*load.all)
+
+    failed = [name for name, each in enumerate(results) if isinstance(each, Exception)]
+    assert failed == [3]
+    assert sorted(runner.seen) == sorted([*range(20), *runner.ran[1]])
+
+
+async def test_a_device_that_is_lost_under_such_a_batch_gives_it_to_another(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    lost, other = PickyRunner(broken={7: DeviceFailed("lost")}), SteppedRunner()
+    load = Load(await desk.open(lost, other, max_rows=2, health=NEVER_PROBED), tasks)
+
+    load.send(*range(20))
+    await until(lambda: load.dispatcher.runners()[0].failures == 1)
+    other.step()
+    results = await asyncio.gather(*load.all)
+
+    assert all(isinstance(each, Answers) for each in results)
+    assert 7 in lost.ran[-1]
+    assert sorted([*lost.seen, *other.seen]) == sorted([*range(20), *lost.ran[-1]])
+
+
+async def test_a_runner_that_was_given_up_takes_nothing_when_it_comes_back(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    stuck, other = SteppedRunner(), StubRunner(width=4, sleep_s_per_row=0.02)
+    load = Load(await desk.open(stuck, other, max_rows=2, run_timeout_s=0.2), tasks)
+
+    load.send(*range(60))
+    await until(lambda: len(desk.stuck) == 1)
+    stuck.step()
+    results = await asyncio.gather(*load.all)
+
+    assert len(stuck.ran) == 1
+    assert sum(isinstance(each, Answers) for each in results) == 58
+
+
+async def test_whatever_is_cancelled_each_of_the_others_runs_once_on_two_runners(
+    desk: Desk, tasks: TaskScope
+) -> None:
+    runners = PickyRunner(), PickyRunner()
+    load = Load(await desk.open(*runners, max_rows=4), tasks)
+    for wave in range(20):
+        lane = list(Lane)[wave % 4]
+        sent = load.send(*range(100 * wave, 100 * wave + 60), lane=lane, tenant=f"//{wave % 3}")
+        await asyncio.sleep(0)
+        for each in sent[::7]:
+            each.cancel()
+    await asyncio.wait(load.all)
+
+    answered = [each for each in load.all if not each.cancelled()]
+    assert all(isinstance(each.result(), Answers) for each in answered)
+    ran = [*runners[0].seen, *runners[1].seen]
+    assert len(ran) == len(set(ran))
+    assert set(ran) >= {int(each.get_name()) for each in answered}
 
 
 async def test_what_was_formed_for_a_lost_device_runs_on_standby_by_its_rule(
