@@ -28,13 +28,11 @@ def services(
         yield services
 
 
-def cases() -> Iterator[object]:
-    """Yield the faults; twelve starts of a worker are judged by the clock, so nothing runs beside."""
-    for name in SMOKE:
-        yield pytest.param(name, marks=[pytest.mark.alone] if name == "F01" else [])
+# Twelve starts of a worker are judged by the clock, so nothing runs beside them.
+CASES = [pytest.param(name, marks=[pytest.mark.alone] if name == "F01" else []) for name in SMOKE]
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", CASES)
 def test_all_invariants_hold_under(name: str, services: Services, tmp_path: Path) -> None:
     # given
     seed = secrets.randbelow(1000)
