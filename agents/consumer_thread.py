@@ -18,6 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from agents.pace import Pace
 from agents.polled import Taken
 from cortex_stream.clock import SystemClock
+from cortex_stream.kafka.fetch_sessions import use_fetch_sessions
 from cortex_stream.kafka.undecodable import Record, keep_fetched_bytes, salvage
 from cortex_stream.scheduling.admission import Room
 
@@ -62,6 +63,7 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
         self._pace = Pace(now_s=SystemClock().monotonic_s())
         consumer = super()._create_worker_consumer(transport)
         _, consumer._fetch_max_wait_ms = self._pace.fetch  # noqa: SLF001
+        use_fetch_sessions(consumer)
         return consumer
 
     @property

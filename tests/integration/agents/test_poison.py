@@ -15,6 +15,7 @@ from schemas.priority import Lane
 from schemas.requests import EMBED
 from tests.integration.agents.deadly_worker import EXITS, RAISES, SEGFAULTS
 from tests.integration.agents.scene import Scene, Worker
+from tests.slowness import slowness
 from topics.names import ATTEMPTS, DEAD_LETTERS, RESULTS, request_topic
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -208,6 +209,7 @@ async def test_a_hundred_records_that_raise_delay_those_behind_by_200_ms_at_most
 
     delays_ms = sorted(round((behind - alone) * 1000) for alone, behind in rounds)
     print(f"good ones behind 100 that raise came {delays_ms} ms later")
-    assert delays_ms[1] <= 200  # 60 to 160 in the middle; a busy machine shows in the largest
+    # 60 to 160 in the middle; a busy machine shows in the largest
+    assert delays_ms[1] <= 200 * slowness()
     letters = await read_topic(scene, DEAD_LETTERS)
     assert len(letters) == 510
