@@ -77,8 +77,12 @@ class Ahead(Generic[R]):
             self._batches.extend(self._formed())
 
     def came(self, live: Live) -> None:
-        """Let a newcomer go before the batch there is, unless another has or it is less urgent."""
-        if not live.newcomer:
+        """Let a newcomer go before the batch there is, unless another has or it is less urgent.
+
+        Who comes where nobody waits is none.
+        """
+        nobody_waits = not self._batches and self._waiting.queue.count(replays=False) == live.rows
+        if not live.newcomer or nobody_waits:
             return
         self._newcomer_s = self._clock.monotonic_s()
         batches = list(self._batches)  # a runner may take one meanwhile

@@ -310,21 +310,28 @@ async def test_what_was_formed_for_a_lost_device_runs_on_standby_by_its_rule(
     assert max(map(len, standby.ran)) == 1
 
 
-async def test_batches_are_brief_for_a_second_after_a_newcomer(
+async def test_batches_are_brief_for_a_second_after_a_newcomer_among_others(
     desk: Desk, tasks: TaskScope
 ) -> None:
+    # given: whoever comes first is no newcomer among others
     clock, runner = ManualClock(), SteppedRunner()
     load = Load(await desk.open(runner, clock=clock, brief_tokens=40), tasks)
-    await load.held(runner, *range(1, 40))
-    assert len(runner.ran[1]) == 4
+    await load.held(runner, *range(1, 80))
+    assert len(runner.ran[1]) == 8
 
-    clock.advance_s(1.5)
-    runner.step(2)  # that was formed ahead before, and the first one of later
-    await until(lambda: len(runner.ran) == 4)
-    assert [len(batch) for batch in runner.ran[2:]] == [4, 8]
-
+    # when
     load.send(100, lane=Lane.CRITICAL)
+    await asyncio.sleep(0)
+    runner.step(3)
+    await until(lambda: len(runner.ran) == 5)
+
+    # then: the first that was formed for it, the next ahead of time, the last after it
+    assert [len(batch) for batch in runner.ran[2:]] == [4, 8, 4]
+
+    # when
+    clock.advance_s(1.5)
     runner.step()
     await asyncio.gather(*load.all)
 
-    assert max(len(batch) for batch in runner.ran[4:]) == 8 - 4
+    # then: one was formed ahead before
+    assert [len(batch) for batch in runner.ran[5:8]] == [4, 8, 8]
