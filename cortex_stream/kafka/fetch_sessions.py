@@ -78,6 +78,8 @@ class FetchSessions:
         return response
 
     def _note_answered(self, known: _Asked, response: Any) -> None:
+        if response.throttle_time_ms and not response.topics:
+            return  # a quota was exceeded: the broker has thrown away what it had read
         told = {(topic, each[0]) for topic, partitions in response.topics for each in partitions}
         now_ms = SystemClock().unix_ms()
         for at, state in self._states(known):
@@ -119,14 +121,11 @@ class _Session:
         epoch = self._epoch if known else _FIRST_EPOCH
         within = _Within(request, self._id, epoch, known=known, wanted=wanted)
         response = await send(node_id, within, **options)
-        if response.API_VERSION < _FIRST_VERSION:
-            return response
-        if response.error_code:
-            self._id = _NO_SESSION
-        else:  # the broker may have had no place for a session: it has no id then
+        if response.API_VERSION >= _FIRST_VERSION and not response.error_code:
             self._id = response.session_id
-            self.known = wanted if self._id != _NO_SESSION else {}
-            self._epoch = 1 if epoch == _MAX_EPOCH else epoch + 1
+            if self._id != _NO_SESSION:  # the broker may have no place for a session
+                self.known = wanted
+                self._epoch = 1 if epoch == _MAX_EPOCH else epoch + 1
         return response
 
 

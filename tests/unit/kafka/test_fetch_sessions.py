@@ -33,6 +33,8 @@ class Broker:
         self.asked: list[tuple[int, int, dict[TopicPartition, int], set[TopicPartition]]] = []
         self.session = SESSION
         self.error: Exception | None = None
+        self.error_code = 0
+        self.throttle_ms = 0
 
     async def send(self, node_id: int, request: FetchRequest) -> Any:
         assert node_id == NODE
@@ -50,7 +52,7 @@ class Broker:
         self.asked.append((asked.session_id, asked.session_epoch, offsets, forgotten))
         if self.error is not None:
             raise self.error
-        return FetchResponse_v11(0, 0, self.session, [])
+        return FetchResponse_v11(self.throttle_ms, self.error_code, self.session, [])
 
 
 class Desk:
@@ -124,6 +126,33 @@ async def test_all_is_told_while_an_answer_was_not_taken() -> None:
     await desk.fetch(ALL)
 
     assert desk.broker.asked[1:] == [(SESSION, 0, ALL, set()), (SESSION, 1, {}, set())]
+
+
+async def test_what_is_left_out_counts_as_answered() -> None:
+    desk = Desk()
+
+    await desk.fetch(ALL)
+
+    assert all(state.timestamp > 1 for state in desk.states.values())
+
+
+async def test_where_a_quota_was_exceeded_nothing_counts_as_answered() -> None:
+    desk = Desk()
+    desk.broker.throttle_ms = 100
+
+    await desk.fetch(ALL)
+
+    assert all(state.timestamp == 1 for state in desk.states.values())
+
+
+async def test_a_session_that_the_broker_refuses_is_ended_by_the_next_one() -> None:
+    desk = Desk()
+    await desk.fetch(ALL)
+
+    desk.broker.error_code = 71
+    await desk.fetch(ALL)
+
+    assert desk.broker.asked[1:] == [(SESSION, 1, {}, set()), (SESSION, 0, ALL, set())]
 
 
 async def test_a_broker_without_a_place_for_a_session_is_told_all_each_time() -> None:
