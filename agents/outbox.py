@@ -29,6 +29,7 @@ from cortex_stream.errors import BrokerUnavailable, InvariantError, OutcomeTooLa
 from cortex_stream.kafka.producer import DELIVERY_TIMEOUT_S
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.task_scope import TaskScope
+from schemas.outcomes import OutcomeKind
 from topics.names import ATTEMPTS
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
@@ -117,9 +118,7 @@ class Outbox:
         self._next.append(_Posted(number, answer, track))
         due_s = now_s = self._clock.monotonic_s()
         if len(self._next) < _SET_ANSWERS:
-            deadline = answer.outcome.deadline
-            left_s = inf if deadline is None else deadline.remaining_s(now_s=now_s)
-            due_s += wait_for_company_s(now_s - answer.source.received_s, left_s=left_s)
+            due_s += _company_wait_s(answer, now_s=now_s)
         if due_s < self._due_s:
             self._due_s = due_s
             start = self._publish_next() if due_s == now_s else self._publish_at(due_s, now_s=now_s)
@@ -323,6 +322,14 @@ def wait_for_company_s(stayed_s: float, *, left_s: float) -> float:
     """
     wait_s = min(UNNOTICED * stayed_s, UNNOTICED * left_s, _MOST_WAIT_S)
     return wait_s if wait_s >= _LEAST_WAIT_S else 0.0
+
+
+def _company_wait_s(answer: Answer, *, now_s: float) -> float:
+    deadline = answer.outcome.deadline
+    left_s = inf if deadline is None else deadline.remaining_s(now_s=now_s)
+    if answer.outcome.kind is OutcomeKind.EXPIRED:  # most are, in an overload
+        return _MOST_WAIT_S if left_s <= 0 else min(UNNOTICED * left_s, _MOST_WAIT_S)
+    return wait_for_company_s(now_s - answer.source.received_s, left_s=left_s)
 
 
 async def _unfinished(

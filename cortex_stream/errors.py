@@ -134,7 +134,7 @@ class Conflict(Refused):
 
 
 class Expired(CortexError):
-    """The deadline passed before the work began."""
+    """The deadline passed before the work began, or would pass before it could begin."""
 
     code = "deadline_exceeded"
     disposition = Disposition.EXPIRE

@@ -134,7 +134,7 @@ class Worker:
 
     def worst_wait_s(self, lane: Lane) -> float:
         """Return the longest wait of a row of `lane` for a runner in the last minute."""
-        waits = (served.dispatcher.worst_wait_s(lane) for served in self._models or ())
+        waits = (served.dispatcher.waiting.worst_wait_s(lane) for served in self._models or ())
         return max(waits, default=0.0)
 
     def lane_capacity(self, lane: Lane) -> int:

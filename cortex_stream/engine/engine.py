@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -24,13 +25,14 @@ from cortex_stream.engine.endings import Asker, Endings, forget_stack
 from cortex_stream.engine.events import decide_effects, event_type_label
 from cortex_stream.engine.handover import due_in_s, hand_over, retry_later
 from cortex_stream.engine.limits import Gates, in_time
-from cortex_stream.engine.models import ServedModels
+from cortex_stream.engine.models import ServedModel, ServedModels
 from cortex_stream.engine.parse import Envelope, decode
 from cortex_stream.engine.reading import Reader, Try, check_in_time, unforeseen
 from cortex_stream.engine.reuse import DedupeWindow, find_reuse
 from cortex_stream.engine.stage import Stage
 from cortex_stream.errors import (
     CortexError,
+    Expired,
     InvalidHandover,
     OutcomeTooLarge,
     PoisonousRecord,
@@ -188,11 +190,28 @@ class Engine:
         if _is_new(item, begin, source):
             type_label = item.request.attributes.type
             metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
+        try:
+            self._check_time(item, begin)
+        except Expired as late:
+            ended = self._give_up(OutcomeKind.EXPIRED, late, item, value, begin)
+            return replace(ended, deadline=item.deadline)  # which may still be to come
         if source.stage is None and self._crowding.must_wait(
             item.lane, item.request.tenant, topic=source.topic, topic_lane=source.lane
         ):
             return self._hand_over(item, value, VALIDATION, begin)
         return partial(self._answer_once, item, value, begin, source)
+
+    def _check_time(self, item: WorkItem, begin: Try) -> None:
+        """Refuse what would still wait for a runner of ours when its deadline passes.
+
+        Raises:
+            Expired: it would.
+        """
+        model = self._models.find(item.route.model)
+        if item.deadline is None or begin.progress.vectors is not None:
+            return
+        if isinstance(model, ServedModel):
+            model.check_time(lane=item.lane, tenant=item.request.tenant, deadline=item.deadline)
 
     async def _answer_once(
         self, item: WorkItem, value: bytes | None, begin: Try, source: RecordSource

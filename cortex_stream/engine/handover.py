@@ -249,6 +249,7 @@ def _handed(
         traceparent=attributes.traceparent,
         handed_to=stage,
         attempt=attempt,
+        deadline=item.deadline,
     )
 
 

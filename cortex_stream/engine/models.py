@@ -86,6 +86,14 @@ class ServedModel:
         self.task: Task = loaded.task
         self._tokenising = tokenising
 
+    def check_time(self, *, lane: Lane, tenant: str, deadline: Deadline | None) -> None:
+        """Refuse what would be late when it begins; see `WaitingRows.check_time`.
+
+        Raises:
+            Expired: it would.
+        """
+        self.dispatcher.waiting.check_time(lane=lane, tenant=tenant, deadline=deadline)
+
     async def run(
         self,
         texts: Sequence[str],
@@ -108,6 +116,7 @@ class ServedModel:
             async with self._tokenising.turns.entered(
                 lane=lane, tenant=tenant, deadline=deadline, cost=chars
             ):
+                self.check_time(lane=lane, tenant=tenant, deadline=deadline)
                 rows = await asyncio.get_running_loop().run_in_executor(
                     self._tokenising.thread,
                     lambda: self.loaded.tokenizer.encode(texts, prefix=prefix),

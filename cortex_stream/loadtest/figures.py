@@ -41,8 +41,8 @@ def load_row(side: str, load: str, measured: Measured) -> dict[str, object]:
     """Return one row of what a load cost a side.
 
     `per s` are answers from the first produce time to the last append time, `CPU ms` is that of the
-    side per answer, `cores` what it and `others` what the rest of the machine kept busy, `RSS MB` its
-    peak memory, `late ms` the p99 of how late the driver sent.
+    side per answer, `cores` what it and `others` what the rest of the machine kept busy, `stolen` what
+    the hypervisor took away, `RSS MB` its peak memory, `late ms` the p99 of how late the driver sent.
     """
     ledger, late = measured.ledger, measured.ledger.lateness_ms()
     return {
@@ -58,6 +58,7 @@ def load_row(side: str, load: str, measured: Measured) -> dict[str, object]:
         "CPU ms": measured.cpu_ms_per_text,
         "cores": measured.cores,
         "others": measured.other_cores,
+        "stolen": measured.stolen_cores,
         "RSS MB": measured.peak_rss_bytes / 1e6,
         "late ms": None if late is None else late.p99_ms,
     }

@@ -29,11 +29,14 @@ class Sample:
     Attributes:
         at_ms: the moment, in Unix milliseconds.
         machine_cpu_s: what every process of the machine has used since it started.
+        stolen_s: processor time that the hypervisor gave to others while ours wanted it; 0 where
+            there is none.
     """
 
     at_ms: int
     usage: Usage
     machine_cpu_s: float
+    stolen_s: float
 
 
 def usage(pid: int) -> Usage:
@@ -117,4 +120,5 @@ class Meter:
     def _read(self) -> None:
         used, machine = total_usage(self._pids()), psutil.cpu_times()
         busy_s = machine.user + machine.nice + machine.system
-        self.samples.append(Sample(self._clock.unix_ms(), used, busy_s))
+        stolen_s = getattr(machine, "steal", 0.0)  # Linux alone tells
+        self.samples.append(Sample(self._clock.unix_ms(), used, busy_s, stolen_s))

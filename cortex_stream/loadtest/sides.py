@@ -146,6 +146,12 @@ class Measured:
         first, last = self.samples[0], self.samples[-1]
         return (last.machine_cpu_s - first.machine_cpu_s) / _elapsed_s(first, last) - self.cores
 
+    @property
+    def stolen_cores(self) -> float:
+        """Processors that the hypervisor took away on average."""
+        first, last = self.samples[0], self.samples[-1]
+        return (last.stolen_s - first.stolen_s) / _elapsed_s(first, last)
+
     def results_per_s(self, *, begins_s: float, ends_s: float, within_ms: float = inf) -> float:
         """Results appended in a part of the run; seconds since the first request.
 

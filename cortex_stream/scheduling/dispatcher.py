@@ -87,13 +87,14 @@ class Dispatcher(Generic[R]):
             health: when runners are probed, and what follows; the usual rule by default.
             spare: when replays may run; shared by the models of a process.
         """
-        self._waiting: WaitingRows[R] = WaitingRows(
+        self.waiting: WaitingRows[R] = WaitingRows(
             FairQueue(batch_tokens=crew.rule.max_tokens), clock=clock, on_live=self._live_came
         )
+        """The rows without a runner, for whoever shows them or asks how long a wait would be."""
         self.latency = LatencyModel()
         """How long a batch takes on the device that the model is meant for."""
         self._max_rows = crew.rule.max_rows
-        self._ahead = Ahead(self._waiting, crew.rule, self.latency, clock=clock)
+        self._ahead = Ahead(self.waiting, crew.rule, self.latency, clock=clock)
         self._spare = spare or SpareTime(clock=clock)
         self._spare.join(self)
         self._health = health or HealthRule()
@@ -154,12 +155,8 @@ class Dispatcher(Generic[R]):
 
     @property
     def queue(self) -> FairQueue[Place[R]]:
-        """The waiting rows, for whoever shows them."""
-        return self._waiting.queue
-
-    def worst_wait_s(self, lane: Lane) -> float:
-        """Return the longest wait for a runner over the last minute, in seconds, up to now."""
-        return self._waiting.worst_wait_s(lane)
+        """The waiting rows in fair order."""
+        return self.waiting.queue
 
     @property
     def busy(self) -> int:
@@ -198,7 +195,7 @@ class Dispatcher(Generic[R]):
             StuckRun: the runner did not come back.
             CortexError: what else the runner raised, such as InvalidOutput.
         """
-        return self._waiting.submit(contents, lane=lane, tenant=tenant, deadline=deadline)
+        return self.waiting.submit(contents, lane=lane, tenant=tenant, deadline=deadline)
 
     async def _serve(self, thread: RunnerThread[R]) -> None:
         """Run batches on one runner until the scope ends or nothing but a restart can help."""
@@ -237,15 +234,15 @@ class Dispatcher(Generic[R]):
         if batch is None:
             self._ahead.hand_back()
             rule = self._ahead.rule_now(thread.rule)
-            batch = self._waiting.next_batch(rule, thread.latency, replays=replays)
+            batch = self.waiting.next_batch(rule, thread.latency, replays=replays)
         if batch:
             await self._serve_batch(thread, batch)
-        elif self._waiting.waits(replays=replays):
+        elif self.waiting.waits(replays=replays):
             await asyncio.sleep(0)  # all that was found is late or cancelled: look again
         else:
-            self._waiting.arrived.clear()
+            self.waiting.arrived.clear()
             rest_s = self._spare.rest_s() if len(self.queue) else 0.0
-            await _wait(self._waiting.arrived, at_most_s=rest_s if rest_s > 0 else None)
+            await _wait(self.waiting.arrived, at_most_s=rest_s if rest_s > 0 else None)
 
     def give_way(self) -> bool:
         """Interrupt a run of replays; return False if there is none to interrupt."""
@@ -258,7 +255,7 @@ class Dispatcher(Generic[R]):
     def look_again(self) -> None:
         """See whether replays may run now."""
         if self.queue.depth(Lane.REPLAY):
-            self._waiting.arrived.set()
+            self.waiting.arrived.set()
 
     def _live_came(self, live: Live) -> None:
         runs = ceil(live.rows / self._max_rows)
@@ -277,16 +274,16 @@ class Dispatcher(Generic[R]):
         requests = {row.payload.submission: row.lane for row in batch}
         lanes = Counter(requests.values())
         self.running.update(lanes)
-        self._waiting.began(batch)
+        self.waiting.began(batch)
         began_s = self._clock.monotonic_s()
         try:
             await self._run(thread, batch)
         except DeviceFailed as error:
             thread.health.device_failed(now_s=self._clock.monotonic_s())
             self._note(thread, error)
-            self._waiting.give_back(batch, error)
+            self.waiting.give_back(batch, error)
         except RunInterrupted:
-            self._waiting.wait_again(batch)
+            self.waiting.wait_again(batch)
         except StuckRun as stuck:
             for row in batch:
                 if not row.payload.settled:
@@ -324,7 +321,7 @@ class Dispatcher(Generic[R]):
                 batch[0].payload.fail(as_cortex_error(error))
                 return
             for row in batch:  # which row is at fault shows when each runs alone
-                if self._waiting.wanted(row):
+                if self.waiting.wanted(row):
                     await self._run(thread, [row], alone=True)
             return
         spent_s = self._clock.monotonic_s() - began_s
@@ -370,11 +367,11 @@ class Dispatcher(Generic[R]):
         unserved_since_s: float | None = None
         while True:
             await asyncio.sleep(self._health.probe_every_s / 5)
-            self._waiting.arrived.set()
+            self.waiting.arrived.set()
             if not self._unserved:
                 unserved_since_s = None
                 continue
-            self._waiting.expire_late()
+            self.waiting.expire_late()
             now_s = self._clock.monotonic_s()
             unserved_since_s = unserved_since_s or now_s
             if (spent_s := now_s - unserved_since_s) >= self._health.give_up_after_s:

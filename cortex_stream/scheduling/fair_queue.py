@@ -35,6 +35,7 @@ from typing import Final, Generic, TypeVar
 
 from cortex_stream.deadline import Deadline
 from cortex_stream.errors import InvariantError
+from cortex_stream.scheduling.due_tokens import DueTokens
 from cortex_stream.scheduling.fair_shares import FairShares
 from cortex_stream.values import value
 from schemas.priority import Lane
@@ -120,13 +121,16 @@ class _LaneState(Generic[T]):
     # The tenants of a length take turns: whoever has ridden goes to the end. None is empty.
     by_length: dict[int, OrderedDict[str, _EarliestFirst[T]]] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)  # the keys of `by_length`, sorted
+    tokens: dict[str, DueTokens] = field(default_factory=dict)  # of the same tenants
 
     def add(self, row: Row[T], *, arrival: int) -> None:
         self.waiting[row] = arrival
         if row.tenant not in self.tenants:
             self.tenants[row.tenant] = _EarliestFirst(self.waiting)
+            self.tokens[row.tenant] = DueTokens()
             self.shares.join(row.tenant)
         self.tenants[row.tenant].add(row, arrival=arrival)
+        self.tokens[row.tenant].add(row.length_tokens, row.deadline)
         if row.length_tokens not in self.by_length:
             self.by_length[row.length_tokens] = OrderedDict()
             insort(self.lengths, row.length_tokens)
@@ -137,10 +141,11 @@ class _LaneState(Generic[T]):
 
     def remove(self, row: Row[T]) -> None:
         del self.waiting[row]
+        self.tokens[row.tenant].remove(row.length_tokens, row.deadline)
         rows = self.tenants[row.tenant]
         rows.removed_one()
         if not rows.count:
-            del self.tenants[row.tenant]
+            del self.tenants[row.tenant], self.tokens[row.tenant]
             self.shares.leave(row.tenant)
         as_long = self.by_length[row.length_tokens]
         as_long[row.tenant].removed_one()
@@ -272,6 +277,33 @@ class FairQueue(Generic[T]):
     def depth(self, lane: Lane) -> int:
         """Return how many rows of `lane` wait."""
         return len(self._lanes[lane].waiting)
+
+    def tokens_ahead(
+        self,
+        lane: Lane,
+        *,
+        tenant: str,
+        deadline: Deadline,
+        now_s: float,
+        token_s: float,
+        most: float,
+    ) -> float:
+        """Return about how many tokens of `lane` have their turn before a row that comes now.
+
+        Of its tenant those that are due earlier, of each other tenant as many. They are not counted
+        further than beyond `most`. `token_s`: seconds in which the lane is served one.
+        """
+        tenants = self._lanes[lane].tokens
+        if tenant not in tenants:
+            return 0.0
+        own = tenants[tenant].before(deadline, now_s=now_s, token_s=token_s)
+        ahead = own
+        for name, each in tenants.items():
+            if not 0 < ahead <= most:
+                break
+            if name != tenant:
+                ahead += min(own, each.total)
+        return ahead
 
     def oldest_s(self, lane: Lane) -> float | None:
         """Return when the longest-waiting row of `lane` was enqueued, or None."""

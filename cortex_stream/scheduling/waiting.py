@@ -18,6 +18,7 @@ from cortex_stream.clock import Clock
 from cortex_stream.deadline import Deadline
 from cortex_stream.errors import CortexError, Expired, InferenceFailed
 from cortex_stream.scheduling.batcher import BatchRule, form_batch
+from cortex_stream.scheduling.expected_wait import ExpectedWait
 from cortex_stream.scheduling.fair_gate import FairGate
 from cortex_stream.scheduling.fair_queue import FairQueue, Row
 from cortex_stream.scheduling.latency_model import LatencyModel
@@ -29,6 +30,10 @@ MAX_WAITING_ROWS: Final = 20_000
 """Rows of one lane in the queue of one model, beyond which submissions wait outside with nothing
 queued. One request may hold hundreds of rows, so a bound on requests bounds no memory: 5 lanes x
 20,000 rows x about 560 bytes (a short text's tokens among them) are 56 MB a model."""
+
+MOST_OF_THE_TIME: Final = 0.8
+"""The part of a row's time by which it must begin, if it waits behind many. The rest is for its run and
+for the way of its answer."""
 
 MAX_DEVICE_FAILURES: Final = 3
 """Devices that a row may see fail. The third time it ran alone, so it is what breaks them."""
@@ -69,12 +74,17 @@ class Answers:
 
 @dataclass(slots=True, eq=False)
 class Submission:
-    """Rows of one request on their way; `done` settles when the last has run or one failed."""
+    """Rows of one request on their way; `done` settles when the last has run or one failed.
+
+    Attributes:
+        begun_before: rows of its lane that had begun when it came.
+    """
 
     answers: list[Matrix | None]
     missing: int
     queue_s: float
     deadline: Deadline | None
+    begun_before: int
     done: "asyncio.Future[None]"
 
 
@@ -148,6 +158,7 @@ class WaitingRows(Generic[R]):
         self.arrived = asyncio.Event()
         """Set when there may be something to take; cleared by whoever finds nothing."""
         self._waits_s = PeakMeter(clock=clock)
+        self._expected = ExpectedWait()
         self._clock = clock
         self._on_live = on_live
         self._returned: deque[list[Waiting[R]]] = deque()
@@ -158,6 +169,36 @@ class WaitingRows(Generic[R]):
     def waits(self, *, replays: bool) -> bool:
         """Tell whether there is something to take; `replays` says whether replays may be."""
         return bool(self._returned) or self.queue.count(replays=replays) > 0
+
+    def check_time(self, *, lane: Lane, tenant: str, deadline: Deadline | None) -> None:
+        """Refuse a row that would be late when it begins, before it costs more than this question.
+
+        In an overload most of what comes would wait for its whole time, and end without an answer.
+        Rather too few are refused: what waits behind fewer batches than tell the pace is let in, and
+        so is what came in the meantime.
+
+        Raises:
+            Expired: the deadline has passed, or too much waits before the row.
+        """
+        if deadline is None:
+            return
+        now_s = self._clock.monotonic_s()
+        left_s = deadline.remaining_s(now_s=now_s)
+        if left_s <= 0:
+            raise Expired(f"waiting for a runner {-left_s:.3f} s after the deadline")
+        pace = None if lane is Lane.REPLAY else self._expected.pace(lane, now_s=now_s)
+        if pace is None:
+            return
+        most_s = max(MOST_OF_THE_TIME * left_s, pace.tokens * pace.token_s)
+        most = most_s / pace.token_s
+        ahead = self.queue.tokens_ahead(
+            lane, tenant=tenant, deadline=deadline, now_s=now_s, token_s=pace.token_s, most=most
+        )
+        if ahead > most:
+            raise Expired(
+                f"waiting for a runner {left_s:.3f} s before the deadline: what is due before it takes"
+                f" longer than {most_s:.3f} s"
+            )
 
     async def submit(
         self, contents: Sequence[R], *, lane: Lane, tenant: str, deadline: Deadline | None
@@ -172,7 +213,9 @@ class WaitingRows(Generic[R]):
                     self._rows_left.clear()
                     await self._rows_left.wait()
         done = asyncio.get_running_loop().create_future()
-        submission = Submission([None] * len(contents), len(contents), 0.0, deadline, done)
+        submission = Submission(
+            [None] * len(contents), len(contents), 0.0, deadline, self._expected.begun(lane), done
+        )
         rows = [
             Row(lane, tenant, content.tokens, began_s, deadline, Place(submission, index, content))
             for index, content in enumerate(contents)
@@ -234,6 +277,12 @@ class WaitingRows(Generic[R]):
             submission = row.payload.submission
             submission.queue_s = max(submission.queue_s, waited_s)
             self._waits_s.record(row.lane.value, waited_s)
+            self._expected.began(
+                row.lane,
+                tokens=row.length_tokens,
+                begun_before=submission.begun_before,
+                now_s=now_s,
+            )
 
     def worst_wait_s(self, lane: Lane) -> float:
         """Return the longest wait over the last minute; of what waits still, until now."""

@@ -329,14 +329,16 @@ def _may_differ(first: Answer, later: Answer, asked: list[Asked]) -> bool:
     """Tell whether readers have a rule for the two: docs/operations/one-outcome.md.
 
     A result is taken over what was late or failed, which is ignored after it. It comes when the
-    request was sent again. A conflict that was not seen, for Redis was slow, or seen only the
-    second time, is decided by the first record.
+    request was sent again, or, after an expiry, when it was delivered again to a worker with less
+    before it. A conflict that was not seen, for Redis was slow, or seen only the second time, is
+    decided by the first record.
     """
     if "conflict" in {first.code, later.code}:
         return {first.ending, later.ending} == {"rejected", "result"}
     if first.ending == "result":
         return later.ending in _IGNORED
-    return later.ending == "result" and first.ending in _IGNORED and len(asked) > 1
+    again = len(asked) > 1 or first.ending == "expired"
+    return later.ending == "result" and first.ending in _IGNORED and again
 
 
 def _stuck(window: list[Probe]) -> Iterator[Place]:

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,8 @@ from schemas.priority import Lane
 
 HERE: Final = Path(__file__).parents[2]
 BURST_TEXTS: Final = 2000
+OVERLOAD_DEADLINE_MS: Final = 2000
+OVERLOAD_PROBES_PER_S: Final = 20.0
 SETTLE_S: Final = 30.0
 
 Figures = Mapping[str, float]
@@ -101,13 +104,28 @@ async def _measure(side: Running, traffic: str, name: str, seconds: float) -> Fi
                 seconds=seconds,
                 settle_s=SETTLE_S,
             )
+        case ["overload", rate]:
+            lane = Lane.LOW
+            late = Traffic(
+                "overload",
+                Poisson(float(rate)),
+                lanes={Lane.LOW: 1},
+                deadlines_ms={OVERLOAD_DEADLINE_MS: 1},
+            )
+            probe = Traffic("probe", Even(OVERLOAD_PROBES_PER_S))
+            measured = await side.run([late, probe], name=name, seconds=seconds)
         case _:
-            raise SystemExit(f"traffic {traffic}: burst, open@RATE or mixed@RATE")
+            raise SystemExit(f"traffic {traffic}: burst, open@RATE, mixed@RATE or overload@RATE")
     after = _threads(side.pids[0])
-    return _figures(measured, before, after, lane)
+    figures = _figures(measured, before, after, lane)
+    if lane is Lane.LOW:
+        figures["in time per s"] = measured.results_per_s(
+            begins_s=1.0, ends_s=seconds, within_ms=OVERLOAD_DEADLINE_MS
+        )
+    return figures
 
 
-def _figures(measured: Measured, before: Threads, after: Threads, lane: Lane) -> Figures:
+def _figures(measured: Measured, before: Threads, after: Threads, lane: Lane) -> dict[str, float]:
     latency, answers = measured.ledger.latencies()[lane], len(measured.ledger.answers)
     if missing := measured.ledger.missing():
         raise SystemExit(f"{len(missing)} requests without an answer")
@@ -119,6 +137,7 @@ def _figures(measured: Measured, before: Threads, after: Threads, lane: Lane) ->
         "worker's rest ms": 1000 * (after.others_s - before.others_s) / answers,
         "others ms": 1000 * measured.other_cores / measured.texts_per_s,
         "cores": measured.cores + measured.other_cores,
+        "stolen": measured.stolen_cores,
     }
 
 
@@ -139,7 +158,9 @@ def _compare(bench: Bench, runs: Sequence[Mapping[str, object]]) -> None:
     turns = sorted({each["turn"] for each in runs})  # type: ignore[type-var]
     for name in [name for name in runs[0] if name not in {"traffic", "turn", "side"}]:
         of = {(each["turn"], each["side"]): float(each[name]) for each in runs}  # type: ignore[arg-type]
-        ratios = sorted(of[turn, "this"] / of[turn, "other"] for turn in turns)
+        ratios = sorted(
+            of[turn, "this"] / of[turn, "other"] for turn in turns if of[turn, "other"]
+        ) or [nan]
         middle = statistics.median(ratios)
         this, other = (
             statistics.median(of[turn, side] for turn in turns) for side in ("this", "other")
@@ -158,7 +179,7 @@ def _shown(figures: Figures) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.pairs", description=__doc__)
     parser.add_argument("tree", type=Path)
-    parser.add_argument("traffic", nargs="+", help="burst, open@RATE, mixed@RATE")
+    parser.add_argument("traffic", nargs="+", help="burst, open@RATE, mixed@RATE, overload@RATE")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--env", action="append", default=[], help="NAME=VALUE, this tree's only")

@@ -19,6 +19,7 @@ from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.scheduling.admission import Admission, Bound
 from cortex_stream.task_scope import TaskScope
+from schemas.outcomes import OutcomeKind
 
 TOPIC = "cortex.requests.low"
 PLENTY = 10**9
@@ -183,6 +184,39 @@ async def test_an_answer_that_waits_for_company_goes_alone_if_none_comes() -> No
     async with open_desk() as desk:
         desk.publish(b"a", stayed_s=10)
         await desk.until(lambda: desk.worker.settled_offsets == [0])
+
+
+@pytest.mark.parametrize("left_s", [None, -1.0, 500.0])
+async def test_an_expiry_waits_for_company_however_short_it_stayed(
+    left_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 50.0)
+    async with open_desk() as desk:
+        desk.outbox.publish(expired_answer(left_s), desk.track)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        early = desk.log.asked
+        desk.publish(b"b", first=1)
+        await desk.until(lambda: desk.worker.settled_offsets == [0, 1])
+        await desk.scope.close()  # of the task that sleeps still
+
+    assert early == 0
+
+
+async def test_who_is_refused_before_its_deadline_learns_it_within_a_tenth_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 60.0)
+    async with open_desk() as desk:
+        desk.outbox.publish(expired_answer(0.1), desk.track)
+        await desk.until(lambda: desk.worker.settled_offsets == [0])
+
+
+def expired_answer(left_s: float | None) -> Answer:
+    found = answer_of(b"a", offset=0, received_s=NOW_S)
+    deadline = None if left_s is None else Deadline(NOW_S + left_s)
+    expired = replace(found.outcome, kind=OutcomeKind.EXPIRED, deadline=deadline)
+    return Answer(found.value, found.source, expired)
 
 
 @pytest.mark.parametrize("together", [1, 31])

@@ -215,6 +215,15 @@ async def test_one_that_is_late_on_arrival_is_expired_and_never_runs(clock: Manu
     assert runner.batches == []
 
 
+async def test_a_hand_over_says_when_its_request_is_due(clock: ManualClock) -> None:
+    async with hosts(clock=clock) as engine:
+        timed = await engine.process(request(deadlinems=1000), source())
+        untimed = await engine.process(request(), source())
+
+    assert timed.deadline == Deadline(clock.monotonic_s() + 1)
+    assert untimed.deadline is None
+
+
 async def test_one_that_is_late_before_the_hand_over_is_not_handed_over(
     clock: ManualClock,
 ) -> None:

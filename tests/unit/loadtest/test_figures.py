@@ -18,7 +18,7 @@ def measured(*latencies_ms: int, every_ms: int = 1000, lane: Lane = Lane.MEDIUM)
         ledger.sent(LoadRequest(f"{index}", lane, b""), at_ms=at_ms)
         if latency_ms:
             ledger.arrived(b"{}", append_ms=at_ms + latency_ms, key=b"%d" % index)
-    samples = [Sample(50_000, Usage(1, 1), 10), Sample(54_000, Usage(3, 1), 13)]
+    samples = [Sample(50_000, Usage(1, 1), 10, 5), Sample(54_000, Usage(3, 1), 13, 6)]
     return Measured(ledger, cpu_s=2.0, peak_rss_bytes=1, samples=samples)
 
 
@@ -37,10 +37,13 @@ def test_results_that_took_too_long_do_not_count_where_they_must_be_in_time() ->
 
 
 def test_processors_are_those_of_the_side_and_of_all_others() -> None:
-    run = measured(500)  # in 4 s the side used 2 s of processor time, the machine 3
+    run = measured(
+        500
+    )  # in 4 s the side used 2 s of processor time, the machine 3, and 1 was stolen
 
     assert run.cores == 0.5
     assert run.other_cores == 0.25
+    assert run.stolen_cores == 0.25
 
 
 def test_a_run_without_answers_has_no_rate_and_no_division_by_zero() -> None:

@@ -27,7 +27,7 @@ def measured(p99_ms: int, *, requests: int = 1) -> Measured:
     for index in range(requests):
         ledger.sent(LoadRequest(f"{index}", Lane.MEDIUM, b"", traffic="live"), at_ms=50_000)
         ledger.arrived(b"{}", append_ms=50_000 + p99_ms, key=b"%d" % index)
-    samples = [Sample(50_000, Usage(1, 1), 10), Sample(54_000, Usage(3, 1), 13)]
+    samples = [Sample(50_000, Usage(1, 1), 10, 5), Sample(54_000, Usage(3, 1), 13, 6)]
     return Measured(ledger, cpu_s=2.0, peak_rss_bytes=1, samples=samples)
 
 

@@ -38,9 +38,9 @@ def test_memory_is_the_most_of_a_second_and_cpu_a_rate() -> None:
     ledger = Ledger()
     sent(ledger, "a", at_ms=10_000)
     samples = [
-        Sample(9_000, Usage(0.0, 900), 0.0),  # before the run
-        Sample(10_100, Usage(1.0, 100), 0.0),
-        Sample(10_600, Usage(1.5, 300), 0.0),
+        Sample(9_000, Usage(0.0, 900), 0.0, 0.0),  # before the run
+        Sample(10_100, Usage(1.0, 100), 0.0, 0.0),
+        Sample(10_600, Usage(1.5, 300), 0.0, 0.0),
     ]
 
     (second,) = per_second(ledger, samples)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cortex_stream.deadline import Deadline
 from cortex_stream.scheduling.batcher import REPLAY_PART, BatchRule, form_batch
 from cortex_stream.scheduling.fair_queue import WEIGHTS, FairQueue, Row
 from schemas.priority import Lane
@@ -506,3 +507,71 @@ def test_rides_with_its_own_rows_of_another_lane_keep_no_row_of_a_tenant_from_it
         ran += batch
 
     assert long in ran
+
+
+# ---- who is before a row that comes now -----------------------------------------------------------
+
+
+def ahead(
+    queue: FairQueue[str],
+    *,
+    tenant: str = "//a",
+    due_s: float = 2.0,
+    lane: Lane = Lane.LOW,
+    most: float = 10_000,
+) -> float:
+    deadline = Deadline(NOW_S + due_s)
+    return queue.tokens_ahead(
+        lane, tenant=tenant, deadline=deadline, now_s=NOW_S, token_s=1e-6, most=most
+    )
+
+
+def low(due_s: float | None, *, tenant: str = "//a", tokens: int = 10) -> Row[str]:
+    deadline_s = None if due_s is None else NOW_S + due_s
+    return row(Lane.LOW, tokens, tenant=tenant, deadline_s=deadline_s)
+
+
+def test_of_its_tenant_those_that_are_due_earlier_are_before_it() -> None:
+    queue = queue_of(low(1.0), low(1.5, tokens=7), low(3.0), low(None))
+
+    assert ahead(queue, due_s=0.5) == 0
+    assert ahead(queue) == 17
+    assert ahead(queue, lane=Lane.HIGH) == 0
+
+
+def test_of_each_other_tenant_as_many_tokens_are_before_it_as_far_as_it_has_them() -> None:
+    queue = queue_of(
+        *(low(1.0) for _ in range(3)),
+        *(low(None, tenant="//long", tokens=250) for _ in range(10)),
+        low(8, tenant="//short"),
+    )
+
+    assert ahead(queue) == 30 + 30 + 10
+    assert ahead(queue, tenant="//short", due_s=9.0) == 10 + 10 + 10
+    assert ahead(queue, tenant="//new", due_s=9.0) == 0
+
+
+def test_many_small_tenants_count_for_what_they_have_and_a_flood_for_one_share() -> None:
+    queue = queue_of(
+        *(low(1.0) for _ in range(40)),
+        *(low(None, tenant="//flood") for _ in range(3000)),
+        *(low(1.0, tenant=f"//{n}") for n in range(30)),
+    )
+
+    assert ahead(queue) == 10 * (40 + 40 + 30)
+
+
+def test_it_is_not_counted_further_than_anybody_asks() -> None:
+    queue = queue_of(*(low(1.0, tenant=f"//{n}") for n in range(1000)))
+
+    assert ahead(queue, tenant="//3", most=100) == 110
+
+
+def test_who_has_gone_is_before_nobody() -> None:
+    gone, left = low(1.0), low(1.0)
+    queue = queue_of(gone, left)
+
+    assert queue.discard(gone)
+    assert ahead(queue) == 10
+    assert queue.discard(left)
+    assert ahead(queue) == 0

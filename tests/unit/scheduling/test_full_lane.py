@@ -191,8 +191,8 @@ async def test_what_waits_still_counts_as_a_wait(desk: Desk) -> None:
     async with await full_lane(desk, clock=clock) as full:
         clock.advance_s(7)
 
-        assert full.dispatcher.worst_wait_s(Lane.LOW) == 7
-        assert full.dispatcher.worst_wait_s(Lane.HIGH) == 0
+        assert full.dispatcher.waiting.worst_wait_s(Lane.LOW) == 7
+        assert full.dispatcher.waiting.worst_wait_s(Lane.HIGH) == 0
 
 
 async def test_a_wait_that_ended_too_late_counts_as_a_wait(desk: Desk) -> None:
@@ -204,4 +204,4 @@ async def test_a_wait_that_ended_too_late_counts_as_a_wait(desk: Desk) -> None:
         full.runner.released.set()
         assert isinstance(await late, Expired)
 
-        assert full.dispatcher.worst_wait_s(Lane.HIGH) == 7
+        assert full.dispatcher.waiting.worst_wait_s(Lane.HIGH) == 7
