@@ -30,7 +30,7 @@ from cortex_stream.kafka.producer import DELIVERY_TIMEOUT_S
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.task_scope import TaskScope
 from schemas.outcomes import OutcomeKind
-from topics.names import ATTEMPTS
+from topics.names import ATTEMPTS, VALIDATION
 
 # No turn of the event loop may take more than 50 ms of CPU. One turn ends at most what the broker
 # confirms at once: 64 x 32 x 0.01 ms = 20 ms. At 10 ms a round trip that is 200,000 outcomes a
@@ -325,9 +325,11 @@ def wait_for_company_s(stayed_s: float, *, left_s: float) -> float:
 
 
 def _company_wait_s(answer: Answer, *, now_s: float) -> float:
-    deadline = answer.outcome.deadline
+    outcome, deadline = answer.outcome, answer.outcome.deadline
     left_s = inf if deadline is None else deadline.remaining_s(now_s=now_s)
-    if answer.outcome.kind is OutcomeKind.EXPIRED:  # most are, in an overload
+    # Where there are such, there are many: expired ones in an overload, those that are set back or
+    # tried again later in a flood or a failure. What is set back waits for seconds.
+    if outcome.kind is OutcomeKind.EXPIRED or outcome.handed_to == VALIDATION:
         return _MOST_WAIT_S if left_s <= 0 else min(UNNOTICED * left_s, _MOST_WAIT_S)
     return wait_for_company_s(now_s - answer.source.received_s, left_s=left_s)
 

@@ -4,6 +4,7 @@ The sides take turns: what slows the machine for minutes slows them all alike.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from cortex_stream.errors import OperatorError
@@ -31,6 +32,7 @@ from cortex_stream.loadtest.sides import (
     unavailable,
 )
 from cortex_stream.loadtest.traffic import Poisson, Traffic
+from cortex_stream.loadtest.undisturbed import Undisturbed
 from schemas.priority import Lane
 
 _HALF: Final = "half"
@@ -42,6 +44,7 @@ _FIGURES: Final[dict[str, Callable[[Latency], float]]] = {
     "p99": lambda latency: latency.p99_ms,
 }
 TURNS: Final = 3
+_REPEATS: Final = 24  # as many as there are runs of ours and of the loop, twice
 _SETTLE_S: Final = 5.0  # a peer that is too slow for the load is not waited for
 
 Found = dict[tuple[str, str], list[Measured]]
@@ -61,6 +64,7 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
     found: Found = {}
     failures: list[str] = []
     capacity_per_s = 0.0
+    undisturbed = Undisturbed(most_repeats=_REPEATS, say=bench.say)
     for turn in range(1, turns + 1):
         for side in sides:
             try:
@@ -71,7 +75,10 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
                         )
                         bench.say(f"{side.title} does {capacity_per_s:.0f} texts/s")
                     for load in (_FIFTH,) if side in PEERS else _SHARES:
-                        measured = await _run(bench, started, load, capacity_per_s, turn=turn)
+                        per_s = _SHARES[load] * capacity_per_s
+                        measured = await undisturbed.run(
+                            partial(_run, bench, started, f"{load}-{turn}", per_s)
+                        )
                         found.setdefault((side.title, load), []).append(measured)
             except OperatorError as error:
                 if side is OURS:
@@ -122,6 +129,7 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
             load=f"open loop, Poisson, paragraphs in one lane; {capacity_per_s:.0f} texts/s is what"
             f" {sides[0].title} does with a backlog before the first turn",
             turns=f"{turns} of every side, one after the other; medians",
+            repeats=undisturbed.method,
         ),
         series=series({f"{title}, {load}": each for (title, load), each in named.items()}),
         charts={
@@ -134,13 +142,10 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
     )
 
 
-async def _run(
-    bench: Bench, side: Running, load: str, capacity_per_s: float, *, turn: int
-) -> Measured:
-    traffic = Traffic("steady", Poisson(_SHARES[load] * capacity_per_s))
+async def _run(bench: Bench, side: Running, name: str, per_s: float, number: int) -> Measured:
     measured = await side.run(
-        [traffic],
-        name=f"latency-{load}-{turn}",
+        [Traffic("steady", Poisson(per_s))],
+        name=f"latency-{name}-{number}",
         seconds=bench.seconds,
         settle_s=None if side.side is OURS else _SETTLE_S,
     )
@@ -148,7 +153,7 @@ async def _run(
         raise OperatorError(f"measuring latency: {side.side.title} answered nothing")
     latency = _latency(measured)
     bench.say(
-        f"{side.side.title:<15} {load:<6} p50 {latency.p50_ms:6.0f} ms  p99 {latency.p99_ms:6.0f} ms"
+        f"{side.side.title:<15} {name:<8} p50 {latency.p50_ms:6.0f} ms  p99 {latency.p99_ms:6.0f} ms"
     )
     return measured
 

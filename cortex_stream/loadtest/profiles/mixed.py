@@ -1,6 +1,7 @@
 """A critical request while a backlog waits: what does urgency buy, and what does it cost?"""
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from cortex_stream.errors import OperatorError
@@ -28,6 +29,7 @@ from cortex_stream.loadtest.sides import (
     unavailable,
 )
 from cortex_stream.loadtest.traffic import Even, Kept, Traffic
+from cortex_stream.loadtest.undisturbed import Undisturbed
 from schemas.priority import Lane
 
 _CRITICAL_PER_S: Final = 20.0
@@ -35,6 +37,7 @@ _LEAST_WAITING: Final = 2000
 _WAITING: Final = 3000  # a bite of outcomes is read four times a second: 2,000 never go in one
 _SAMPLES: Final = 1000
 _TURNS: Final = 2
+_REPEATS: Final = 4
 _SETTLE_S: Final = 30.0  # the backlog at the end of the run is answered, too
 _FILLED_S: Final = 3  # until the backlog stands
 _WARM_S: Final = (
@@ -50,12 +53,15 @@ async def measure_mixed(bench: Bench) -> Report:
     """
     found: dict[str, list[Measured]] = {}
     sides = (OURS, TWO_TOPICS, LOOP) if bench.peers else (OURS,)
-    _ = await _run(replace(bench, seconds=min(_WARM_S, bench.seconds), say=lambda _: None), OURS)
+    _ = await _run(replace(bench, seconds=min(_WARM_S, bench.seconds), say=lambda _: None), OURS, 0)
+    undisturbed = Undisturbed(most_repeats=_REPEATS, say=bench.say)
     for side in sides * _TURNS:
         if not side.available():
             continue
         try:
-            found.setdefault(side.title, []).append(await _run(bench, side))
+            found.setdefault(side.title, []).append(
+                await undisturbed.run(partial(_run, bench, side))
+            )
         except OperatorError as error:
             if side is OURS:
                 raise
@@ -113,6 +119,7 @@ async def measure_mixed(bench: Bench) -> Report:
             load=f"a low backlog kept near {_WAITING:,} paragraphs, {_CRITICAL_PER_S:g} critical"
             " ones per second at equal distances; the aiokafka loop gets both in one topic",
             turns=f"{_TURNS} of each side, one after the other; medians",
+            repeats=undisturbed.method,
         ),
         series=series(named),
         charts={
@@ -121,7 +128,7 @@ async def measure_mixed(bench: Bench) -> Report:
     )
 
 
-async def _run(bench: Bench, side: Side) -> Measured:
+async def _run(bench: Bench, side: Side, number: int) -> Measured:
     traffics = [
         Traffic("backlog", Kept(_WAITING), lanes={Lane.LOW: 1}),
         Traffic("urgent", Even(_CRITICAL_PER_S), lanes={Lane.CRITICAL: 1}),
@@ -129,7 +136,7 @@ async def _run(bench: Bench, side: Side) -> Measured:
     async with running(bench, side) as found:
         measured = await found.run(
             traffics,
-            name="mixed",
+            name=f"mixed-{number}",
             seconds=bench.seconds,
             settle_s=None if side is OURS else _SETTLE_S,
         )

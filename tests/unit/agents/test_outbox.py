@@ -20,10 +20,13 @@ from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.scheduling.admission import Admission, Bound
 from cortex_stream.task_scope import TaskScope
 from schemas.outcomes import OutcomeKind
+from topics.names import VALIDATION
 
 TOPIC = "cortex.requests.low"
 PLENTY = 10**9
 NOW_S = 1000.0
+EXPIRED: dict[str, object] = {"kind": OutcomeKind.EXPIRED}
+SET_BACK: dict[str, object] = {"kind": None, "handed_to": VALIDATION}
 HUGE, REPLACEMENT, FORBIDDEN = b"huge", b"replacement", b"forbidden"
 UNCONFIRMED, BLOCKED = b"unconfirmed", b"blocked"
 
@@ -187,12 +190,13 @@ async def test_an_answer_that_waits_for_company_goes_alone_if_none_comes() -> No
 
 
 @pytest.mark.parametrize("left_s", [None, -1.0, 500.0])
-async def test_an_expiry_waits_for_company_however_short_it_stayed(
-    left_s: float | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ended", [EXPIRED, SET_BACK], ids=["expired", "set back"])
+async def test_what_comes_by_the_hundred_waits_for_company_however_short_it_stayed(
+    ended: dict[str, object], left_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 50.0)
     async with open_desk() as desk:
-        desk.outbox.publish(expired_answer(left_s), desk.track)
+        desk.outbox.publish(answer_that(ended, left_s), desk.track)
         for _ in range(20):
             await asyncio.sleep(0)
         early = desk.log.asked
@@ -208,15 +212,26 @@ async def test_who_is_refused_before_its_deadline_learns_it_within_a_tenth_of_wh
 ) -> None:
     monkeypatch.setattr("agents.outbox._MOST_WAIT_S", 60.0)
     async with open_desk() as desk:
-        desk.outbox.publish(expired_answer(0.1), desk.track)
+        desk.outbox.publish(answer_that(EXPIRED, 0.1), desk.track)
         await desk.until(lambda: desk.worker.settled_offsets == [0])
 
 
-def expired_answer(left_s: float | None) -> Answer:
+async def test_what_is_handed_to_the_next_stage_goes_at_once() -> None:
+    async with open_desk() as desk:
+        desk.outbox.publish(
+            answer_that({"kind": None, "handed_to": "embedding"}, 500.0), desk.track
+        )
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+        assert desk.log.asked == 1
+
+
+def answer_that(ended: dict[str, object], left_s: float | None) -> Answer:
     found = answer_of(b"a", offset=0, received_s=NOW_S)
     deadline = None if left_s is None else Deadline(NOW_S + left_s)
-    expired = replace(found.outcome, kind=OutcomeKind.EXPIRED, deadline=deadline)
-    return Answer(found.value, found.source, expired)
+    outcome = replace(found.outcome, deadline=deadline, **ended)  # type: ignore[arg-type]
+    return Answer(found.value, found.source, outcome)
 
 
 @pytest.mark.parametrize("together", [1, 31])
