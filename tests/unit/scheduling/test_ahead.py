@@ -324,6 +324,7 @@ async def test_batches_are_brief_for_a_second_after_a_newcomer_among_others(
     await asyncio.sleep(0)
     runner.step(3)
     await until(lambda: len(runner.ran) == 5)
+    await until(lambda: len(load.dispatcher.queue) == 80 - 24 - 4)  # the next is formed ahead
 
     # then: the first that was formed for it, the next ahead of time, the last after it
     assert [len(batch) for batch in runner.ran[2:]] == [4, 8, 4]
@@ -333,5 +334,5 @@ async def test_batches_are_brief_for_a_second_after_a_newcomer_among_others(
     runner.step()
     await asyncio.gather(*load.all)
 
-    # then: one was formed ahead before
+    # then: one had been formed before that
     assert [len(batch) for batch in runner.ran[5:8]] == [4, 8, 8]
