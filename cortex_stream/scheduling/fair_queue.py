@@ -1,7 +1,7 @@
 """Waiting rows in fair order: lanes by weight, in a lane its tenants alike, of a tenant by deadline.
 
 The head of a batch is chosen by fairness alone: of the lanes with work the one that has used least
-for its weight, of its tenants the one that has used least, of that tenant's rows the one with the
+for its weight, of its tenants in turn one that has used least, of that tenant's rows the one with the
 earliest deadline, then the oldest. Tokens are what is counted. The replay lane is served only when
 no other has work, and keeps to itself.
 
@@ -13,8 +13,9 @@ any stretch of time in which two lanes have work:
 - neither gets less than its share, by weight, of what both get, minus one batch of each;
 - before a lane of weight w is served again, one of weight v gets at most B * v / w + B tokens.
 
-The same holds for two tenants of a lane, with equal weights and three batches instead of one: with
-less, batches stay a third empty where a hundred tenants wait. (A row longer than B runs alone, and
+The same holds for two tenants of a lane, with equal weights and four batches instead of one: with
+less company, batches stay a third empty where a hundred tenants wait, and with less of a step in
+which all are alike, whoever had one long text waits for all the others. (A row longer than B runs alone, and
 its length stands for B then.)
 
 A row costs O(log n) on its way: each structure below finds its first row by a heap.
@@ -115,9 +116,9 @@ class _EarliestFirst(Generic[T]):
 class _LaneState(Generic[T]):
     """The rows of one lane, found by arrival, by tenant, and by length and tenant."""
 
+    shares: FairShares[str]
     waiting: OrderedDict[Row[T], int] = field(default_factory=OrderedDict)
     tenants: dict[str, _EarliestFirst[T]] = field(default_factory=dict)  # none is empty
-    shares: FairShares[str] = field(default_factory=FairShares)
     # The tenants of a length take turns: whoever has ridden goes to the end. None is empty.
     by_length: dict[int, OrderedDict[str, _EarliestFirst[T]]] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)  # the keys of `by_length`, sorted
@@ -186,7 +187,9 @@ class FairQueue(Generic[T]):
         # A companion has half a batch at most, so a lane that rides ends up one batch ahead.
         self._lane_ride_tokens = batch_tokens // 2
         self._tenant_ride_tokens = 2 * batch_tokens
-        self._lanes: dict[Lane, _LaneState[T]] = {lane: _LaneState() for lane in Lane}
+        self._lanes: dict[Lane, _LaneState[T]] = {
+            lane: _LaneState(FairShares(quantum=batch_tokens)) for lane in Lane
+        }
         self._shares: FairShares[Lane] = FairShares()
         self._ranks = {lane: rank for rank, lane in enumerate(WEIGHTS)}
         self._arrivals = 0

@@ -5,7 +5,10 @@ whoever comes back after a rest starts with what the least of the others has use
 nothing up, and work done while nobody else wanted any is not held against anybody.
 
 While two of them have work, their tokens per weight never differ by more than the largest charge
-of each (Goyal, Vin and Cheng, "Start-Time Fair Queueing", 1996, theorem 1).
+of each (Goyal, Vin and Cheng, "Start-Time Fair Queueing", 1996, theorem 1), and a quantum.
+
+Within a quantum of use all are alike and take turns: else, of many who hardly use anything, whoever
+had one long text waits with its next until all the others have caught up.
 
 Whoever is not next may still ride in another's batch. Rides are charged, and they are rationed
 until the rider's own turn has come: else a steady trickle of them would put that turn off for ever.
@@ -30,32 +33,34 @@ class FairShares(Generic[K]):
     the others have caught up, or the resting are many: each may then come back a charge too soon.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quantum: float = 0.0) -> None:
+        """Tell use apart by steps of `quantum` tokens per weight; without one, to the token."""
+        self._quantum = quantum
         self._used: dict[K, float] = {}
         self._working: set[K] = set()
-        # One entry for each key of `_used`. Use only grows, so an old entry stands too early and
-        # is put right when it comes to the top.
-        self._order: list[tuple[float, int, K]] = []
+        # One entry for each key of `_used`: its use in steps, its rank, when it came or last had its
+        # turn. Use only grows, so an old entry stands too early and is put right when it comes to
+        # the top.
+        self._order: list[tuple[float, int, int, K]] = []
         self._ridden: dict[K, float] = {}  # since its last turn
-        self._joined = 0
+        self._turns = 0
         self._least = 0.0
 
     def __len__(self) -> int:
         """Return how many are known: those who have work, and those who rest."""
         return len(self._used)
 
-    def join(self, key: K, *, rank: int | None = None) -> None:
-        """Count `key` among those who have work; of equals the lowest `rank` is next.
+    def join(self, key: K, *, rank: int = 0) -> None:
+        """Count `key` among those who have work; of those alike the lowest `rank` is next.
 
-        Without a rank, of equals whoever joined first is next.
+        Those of one rank take turns.
         """
         self._working.add(key)
         if key in self._used:  # it rested for so short a time that the others have not caught up
             self._used[key] = max(self._used[key], self._least)
             return
         self._used[key] = self._least
-        self._joined += 1
-        heappush(self._order, (self._least, self._joined if rank is None else rank, key))
+        heappush(self._order, (self._least, rank, self._next_turn(), key))
 
     def leave(self, key: K) -> None:
         """Count `key` no more: it has no work."""
@@ -64,7 +69,7 @@ class FairShares(Generic[K]):
         if len(self._used) > MOST_KNOWN + 4 * len(self._working):
             self._used = {key: self._used[key] for key in self._working}
             self._ridden = {key: self._ridden[key] for key in self._working & self._ridden.keys()}
-            self._order = [entry for entry in self._order if entry[2] in self._working]
+            self._order = [entry for entry in self._order if entry[3] in self._working]
             heapify(self._order)
 
     def take_turn(self) -> K | None:
@@ -72,7 +77,8 @@ class FairShares(Generic[K]):
         self.catch_up()
         if not self._order:
             return None
-        _, _, key = self._order[0]
+        used, rank, _, key = self._order[0]
+        heapreplace(self._order, (used, rank, self._next_turn(), key))
         _ = self._ridden.pop(key, None)
         return key
 
@@ -99,9 +105,9 @@ class FairShares(Generic[K]):
         rank, and has little company.
         """
         while self._order:
-            used, rank, key = self._order[0]
-            if self._used[key] > used:
-                heapreplace(self._order, (self._used[key], rank, key))
+            used, rank, turn, key = self._order[0]
+            if (now_used := self._in_steps(key)) > used:
+                heapreplace(self._order, (now_used, rank, turn, key))
                 continue
             self._least = max(self._least, used)
             if key in self._working:
@@ -109,3 +115,11 @@ class FairShares(Generic[K]):
             heappop(self._order)
             del self._used[key]
             _ = self._ridden.pop(key, None)
+
+    def _in_steps(self, key: K) -> float:
+        used = self._used[key]
+        return used - used % self._quantum if self._quantum else used
+
+    def _next_turn(self) -> int:
+        self._turns += 1
+        return self._turns

@@ -28,10 +28,10 @@ def test_whoever_has_used_least_is_next() -> None:
         turns.append(key)
         shares.charge(key, 1.0 if key == "a" else 2.0)
 
-    assert turns == ["a", "b", "a", "a", "b", "a"]
+    assert turns == ["a", "b", "a", "b", "a", "a"]
 
 
-def test_of_equals_the_lowest_rank_is_next_and_without_ranks_the_first_to_join() -> None:
+def test_of_those_alike_the_lowest_rank_is_next_and_of_one_rank_the_first_to_join() -> None:
     ranked: FairShares[str] = FairShares()
     ranked.join("later", rank=1)
     ranked.join("first", rank=0)
@@ -41,6 +41,45 @@ def test_of_equals_the_lowest_rank_is_next_and_without_ranks_the_first_to_join()
 
     assert ranked.take_turn() == "first"
     assert by_arrival.take_turn() == "x"
+
+
+def test_those_who_are_within_a_quantum_take_turns() -> None:
+    shares: FairShares[str] = FairShares(quantum=100.0)
+    shares.join("flood")
+    shares.join("had one long text")
+    for tenant, tokens in (("flood", 20.0), ("had one long text", 90.0)):
+        assert shares.take_turn() == tenant
+        shares.charge(tenant, tokens)
+    shares.join("newcomer")
+
+    turns = []
+    for _ in range(6):
+        key = shares.take_turn()
+        assert key is not None
+        turns.append(key)
+        shares.charge(key, 20.0)
+
+    # then: once round, whoever has used how much; who has used its quantum up waits for the others
+    assert turns[:3] == ["flood", "had one long text", "newcomer"]
+    assert turns[3:] == ["flood", "newcomer", "flood"]
+
+
+def test_a_quantum_is_all_that_a_rest_saves_up() -> None:
+    shares: FairShares[str] = FairShares(quantum=50.0)
+    shares.join("busy")
+    for _ in range(104):
+        assert shares.take_turn() == "busy"
+        shares.charge("busy", 10.0)
+
+    shares.join("rested")
+
+    turns = Counter[str]()
+    for _ in range(20):
+        key = shares.take_turn()
+        assert key is not None
+        turns[key] += 1
+        shares.charge(key, 10.0)
+    assert turns["rested"] - turns["busy"] <= 50 / 10
 
 
 def test_a_rest_saves_nothing_up() -> None:
@@ -89,7 +128,7 @@ def test_rides_are_charged_and_rationed_until_the_next_turn() -> None:
         turns.append(key)
         shares.charge(key, 4.0)
         if key == "driver" and shares.may_ride("rider", most=5.0):
-            shares.charge_ride("rider", 4.0)
+            shares.charge_ride("rider", 5.0)
             rides += 1
 
     # then its own turn comes all the same
@@ -131,12 +170,13 @@ def test_whoever_left_pays_for_its_last_work_and_is_then_forgotten() -> None:
             st.integers(min_value=1, max_value=9),
         ),
         max_size=200,
-    )
+    ),
+    st.sampled_from([0.0, 7.0]),
 )
-def test_the_next_is_always_the_least_of_those_with_work(
-    steps: list[tuple[str, str, int]],
+def test_the_next_is_always_one_of_the_least_of_those_with_work(
+    steps: list[tuple[str, str, int]], quantum: float
 ) -> None:
-    shares: FairShares[str] = FairShares()
+    shares: FairShares[str] = FairShares(quantum=quantum)
     working: set[str] = set()
 
     for key, step, tokens in steps:
@@ -149,8 +189,9 @@ def test_the_next_is_always_the_least_of_those_with_work(
         chosen = shares.take_turn()
         assert (chosen is None) == (not working)
         if chosen is not None:
-            assert all(shares._used[other] >= shares._used[chosen] for other in working)
-            assert shares.may_ride(chosen, most=0)
+            least = min(shares._used[other] for other in working)
+            assert shares._used[chosen] == least or shares._used[chosen] - least < quantum
+            assert shares.may_ride(chosen, most=quantum)
             shares.charge(chosen, float(tokens))
     assert len(shares._order) == len(shares._used)
 

@@ -5,6 +5,8 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from cortex_stream.scheduling.batcher import BatchRule
 from schemas.priority import Lane
 from tests.unit.scheduling.rows import RULE
@@ -108,14 +110,15 @@ def test_low_keeps_its_share_under_a_flood_of_critical_requests() -> None:
     assert 0.9 / 9 < tokens[Lane.LOW] / tokens.total() < 1.1 / 9
 
 
-def test_a_flooding_tenant_leaves_the_others_latency_as_it_was() -> None:
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_flooding_tenant_leaves_the_others_latency_as_it_was(share: float) -> None:
     rng = seeded(9)
     others = [
         arrival
         for number in range(99)
         for arrival in poisson(
             rng,
-            per_s=CAPACITY_ROWS_S / 2 / 99,
+            per_s=CAPACITY_ROWS_S * share / 99,
             seconds=20,
             lane=Lane.MEDIUM,
             tenant=f"//quiet-{number}",
