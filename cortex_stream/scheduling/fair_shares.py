@@ -30,7 +30,8 @@ class FairShares(Generic[K]):
     """The use of each of many, in tokens per weight.
 
     Every operation costs O(log n) of those who are known, on average. Who rests is forgotten once
-    the others have caught up, or the resting are many: each may then come back a charge too soon.
+    the others have caught up, or the resting are many: each may then come back a charge or a quantum
+    too soon.
     """
 
     def __init__(self, *, quantum: float = 0.0) -> None:
@@ -43,6 +44,8 @@ class FairShares(Generic[K]):
         # the top.
         self._order: list[tuple[float, int, int, K]] = []
         self._ridden: dict[K, float] = {}  # since its last turn
+        # The use of those who rest, within the step that is now the least: a short rest wins nothing.
+        self._rested: dict[K, float] = {}
         self._turns = 0
         self._least = 0.0
 
@@ -59,7 +62,7 @@ class FairShares(Generic[K]):
         if key in self._used:  # it rested for so short a time that the others have not caught up
             self._used[key] = max(self._used[key], self._least)
             return
-        self._used[key] = self._least
+        self._used[key] = max(self._least, self._rested.pop(key, 0.0))
         heappush(self._order, (self._least, rank, self._next_turn(), key))
 
     def leave(self, key: K) -> None:
@@ -109,12 +112,20 @@ class FairShares(Generic[K]):
             if (now_used := self._in_steps(key)) > used:
                 heapreplace(self._order, (now_used, rank, turn, key))
                 continue
-            self._least = max(self._least, used)
+            if used > self._least:
+                self._least = used
+                self._rested.clear()
             if key in self._working:
                 return
             heappop(self._order)
-            del self._used[key]
-            _ = self._ridden.pop(key, None)
+            self._rest(key)
+
+    def _rest(self, key: K) -> None:
+        _ = self._ridden.pop(key, None)
+        if len(self._rested) > MOST_KNOWN:
+            self._rested.clear()
+        if (used := self._used.pop(key)) > self._least:
+            self._rested[key] = used
 
     def _in_steps(self, key: K) -> float:
         used = self._used[key]

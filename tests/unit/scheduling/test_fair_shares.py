@@ -82,6 +82,41 @@ def test_a_quantum_is_all_that_a_rest_saves_up() -> None:
     assert turns["rested"] - turns["busy"] <= 50 / 10
 
 
+def test_short_rests_within_a_quantum_win_nothing() -> None:
+    shares: FairShares[str] = FairShares(quantum=100.0)
+    shares.join("busy")
+    shares.join("hasty")
+    tokens = Counter[str]()
+    rests = 0
+
+    for _ in range(1000):
+        key = shares.take_turn()
+        assert key is not None
+        spent = 90.0 if key == "hasty" else 5.0
+        shares.charge(key, spent)
+        tokens[key] += int(spent)
+        if key == "hasty":  # one request at a time: it comes again once it is answered
+            shares.leave("hasty")
+            rests = 3
+        elif rests := max(0, rests - 1):
+            continue
+        elif "hasty" not in shares._working:
+            shares.join("hasty")
+
+    assert abs(tokens["hasty"] - tokens["busy"]) <= 100 + 90
+
+
+def test_of_those_who_rest_within_a_quantum_not_all_are_known() -> None:
+    shares: FairShares[int] = FairShares(quantum=100.0)
+    for key in range(3 * MOST_KNOWN):
+        shares.join(key)
+        assert shares.take_turn() == key
+        shares.charge(key, 10.0)
+        shares.leave(key)
+        assert shares.take_turn() is None
+        assert len(shares._rested) <= MOST_KNOWN + 1
+
+
 def test_a_rest_saves_nothing_up() -> None:
     shares: FairShares[str] = FairShares()
     shares.join("busy")
