@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,24 +65,6 @@ def test_those_who_are_within_a_quantum_take_turns() -> None:
     assert turns[3:] == ["flood", "newcomer", "flood"]
 
 
-def test_a_quantum_is_all_that_a_rest_saves_up() -> None:
-    shares: FairShares[str] = FairShares(quantum=50.0)
-    shares.join("busy")
-    for _ in range(104):
-        assert shares.take_turn() == "busy"
-        shares.charge("busy", 10.0)
-
-    shares.join("rested")
-
-    turns = Counter[str]()
-    for _ in range(20):
-        key = shares.take_turn()
-        assert key is not None
-        turns[key] += 1
-        shares.charge(key, 10.0)
-    assert turns["rested"] - turns["busy"] <= 50 / 10
-
-
 def test_short_rests_within_a_quantum_win_nothing() -> None:
     shares: FairShares[str] = FairShares(quantum=100.0)
     shares.join("busy")
@@ -117,10 +100,13 @@ def test_of_those_who_rest_within_a_quantum_not_all_are_known() -> None:
         assert len(shares._rested) <= MOST_KNOWN + 1
 
 
-def test_a_rest_saves_nothing_up() -> None:
-    shares: FairShares[str] = FairShares()
+@pytest.mark.parametrize(("quantum", "turns_of_rested"), [(0.0, 10), (50.0, 12)])
+def test_a_rest_saves_up_nothing_but_the_step_that_the_others_are_in(
+    quantum: float, turns_of_rested: int
+) -> None:
+    shares: FairShares[str] = FairShares(quantum=quantum)
     shares.join("busy")
-    for _ in range(100):
+    for _ in range(104):
         assert shares.take_turn() == "busy"
         shares.charge("busy", 10.0)
 
@@ -132,7 +118,7 @@ def test_a_rest_saves_nothing_up() -> None:
         assert key is not None
         turns[key] += 1
         shares.charge(key, 10.0)
-    assert turns == {"busy": 10, "rested": 10}
+    assert turns == {"busy": 20 - turns_of_rested, "rested": turns_of_rested}
 
 
 def test_a_short_rest_is_no_way_to_be_served_twice() -> None:
