@@ -1,7 +1,8 @@
 """`python -m agents.stub_worker`: a worker whose model only sleeps, to measure all the rest.
 
-Serves `stub` (settings: `CORTEX_MODELS__SERVE='["stub"]'`, `CORTEX_MODELS__EMBED_DEFAULT=stub`):
-two runners that take 2 ms for each row, so one worker does 1,000 rows per second on any machine.
+Serves `free` (settings: `CORTEX_MODELS__SERVE='["free"]'`, `CORTEX_MODELS__EMBED_DEFAULT=free`) by two
+runners that take 2 ms for each row, and no processor: one worker does 1,000 rows per second on any
+machine.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from agents.faust_worker import EdgeWorker
 from cortex_stream.bootstrap.status import WorkerStatus
 from cortex_stream.bootstrap.worker import build_worker
 from cortex_stream.inference.model import LoadedModel
+from cortex_stream.loadtest.free_model import FreeRunner, free_model
 from cortex_stream.settings.tree import Settings, load_settings
 from cortex_stream.telemetry.logging import configure_logging
-from cortex_stream.testing.stub_runner import StubRunner, stub_model
 
 _RUNNERS: Final = 2
 _SLEEP_S_PER_ROW: Final = 0.002
@@ -22,8 +23,7 @@ _SLEEP_S_PER_ROW: Final = 0.002
 
 def load_stub(_: Settings) -> list[LoadedModel]:
     """Return the one model."""
-    runners = tuple(StubRunner(sleep_s_per_row=_SLEEP_S_PER_ROW) for _ in range(_RUNNERS))
-    return [stub_model(runners=runners)]
+    return [free_model(*(FreeRunner(sleep_s_per_row=_SLEEP_S_PER_ROW) for _ in range(_RUNNERS)))]
 
 
 def run_worker(load: Callable[[Settings], list[LoadedModel]]) -> None:

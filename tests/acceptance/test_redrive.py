@@ -14,6 +14,7 @@ import pytest
 
 from cortex_stream.devstack.stack import Stack
 from cortex_stream.environment import subprocess_environment
+from cortex_stream.loadtest.free_model import ENVIRONMENT
 from tests.acceptance.system import System, WorkerProcess, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -28,8 +29,7 @@ async def system(stack: Stack, topic_prefix: str, tmp_path: Path) -> AsyncIterat
     """A system whose model only sleeps."""
     system = System(stack.environment(), prefix=topic_prefix, models=tmp_path, folder=tmp_path)
     system.environment |= {
-        "CORTEX_MODELS__SERVE": '["stub"]',
-        "CORTEX_MODELS__EMBED_DEFAULT": "stub",
+        **ENVIRONMENT,
         "CORTEX_WEB__TOKEN": "the-token",
     }
     async with system:

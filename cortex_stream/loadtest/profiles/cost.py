@@ -10,7 +10,7 @@ import orjson
 from cortex_stream.loadtest.corpus import paragraphs, repeated, short_texts
 from cortex_stream.loadtest.engine_cost import measure_dedupe, measure_engine
 from cortex_stream.loadtest.figures import method
-from cortex_stream.loadtest.free_model import NAME
+from cortex_stream.loadtest.free_model import ENVIRONMENT
 from cortex_stream.loadtest.load import LoadRequest, embed_requests
 from cortex_stream.loadtest.report import Goal, Report
 from cortex_stream.loadtest.sides import Bench, Running, Side, running
@@ -20,10 +20,7 @@ FREE: Final = Side(
     "free",
     "agents.free_worker",
     one_topic=False,
-    environment={
-        "CORTEX_MODELS__SERVE": f'["{NAME}"]',
-        "CORTEX_MODELS__EMBED_DEFAULT": NAME,
-    },
+    environment=ENVIRONMENT,
 )
 MOST_US: Final = 250.0
 DEDUPE_US: Final = 20.0

@@ -6,6 +6,7 @@ from typing import Final
 
 from cortex_stream.loadtest.corpus import repeated, short_texts
 from cortex_stream.loadtest.figures import lane_chart, lane_rows, load_row, method, series
+from cortex_stream.loadtest.free_model import ENVIRONMENT
 from cortex_stream.loadtest.load import embed_requests
 from cortex_stream.loadtest.report import Goal, Report
 from cortex_stream.loadtest.sides import Bench, Measured, Running, Side, running
@@ -17,7 +18,7 @@ STUB: Final = Side(
     "stub",
     "agents.stub_worker",
     one_topic=False,
-    environment={"CORTEX_MODELS__SERVE": '["stub"]', "CORTEX_MODELS__EMBED_DEFAULT": "stub"},
+    environment=ENVIRONMENT,
 )
 _ROWS_PER_S: Final = 1000  # two runners with 2 ms of sleep a row
 _TURNS: Final = 2
@@ -81,7 +82,8 @@ async def measure_scale(bench: Bench) -> Report:
                 " second one joins after a third of the time and leaves after two",
                 processes="workers on one machine; a rebalance lies between the turns",
             ),
-            "model": "none: a stub that sleeps 2 ms a row, two runners in each worker",
+            "model": "none: a stub that sleeps 2 ms a row, two runners in each worker; every text has"
+            " the same 17 tokens, the vectors are random",
         },
         series=series({"join and leave": moved}),
         charts={"join and leave": lane_chart("A second worker joins and leaves", moved)},
