@@ -135,6 +135,8 @@ def _show(report: Report, stdout: Console) -> None:
             stdout.print(Text(f"\n{title}", style="bold"))
             stdout.print(_table(rows))
     stdout.print(_goals(report))
+    if report.disturbance:
+        stdout.print(Text(report.disturbance, style="yellow"), soft_wrap=True)
 
 
 def _table(rows: Sequence[Row]) -> Table:

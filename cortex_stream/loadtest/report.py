@@ -4,12 +4,15 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
 Row = Mapping[str, object]
 Bound = Literal["at least", "at most"]
+
+MOST_STOLEN_CORES: Final = 0.1
+"""Cores that a hypervisor may take away during a run that is to be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,25 @@ class Report:
         """Whether no goal that was measured was missed."""
         return all(goal.verdict != "missed" for goal in self.goals)
 
+    @property
+    def disturbance(self) -> str:
+        """A sentence for whoever would compare it, if the hypervisor gave cores to others meanwhile."""
+        stolen = [row["stolen"] for rows in self.tables.values() for row in rows if "stolen" in row]
+        most = max((cores for cores in stolen if isinstance(cores, float)), default=0.0)
+        if most <= MOST_STOLEN_CORES:
+            return ""
+        return (
+            f"Disturbed: the hypervisor gave up to {most:.2f} cores to others (*stolen*). Measure"
+            " again before you compare."
+        )
+
     def to_json(self) -> bytes:
         """Return everything but the charts, indented."""
         content = {
             "profile": self.profile,
             "question": self.question,
             "passed": self.passed,
+            "disturbance": self.disturbance,
             "goals": [goal.row() for goal in self.goals],
             "tables": self.tables,
             "method": self.method,
@@ -97,6 +113,7 @@ class Report:
         """
         parts = [f"# Benchmark: {self.profile}", self.question]
         parts += [_table([goal.row() for goal in self.goals])] if self.goals else []
+        parts += [self.disturbance] if self.disturbance else []
         parts += [f"![{name}]({file})" for name, file in charts.items()]
         for title, rows in self.tables.items():
             parts += [f"## {title}", _table(rows)] if rows else []

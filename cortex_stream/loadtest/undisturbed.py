@@ -5,11 +5,9 @@ whichever side is measured just then, and a latency near the limit of the machin
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
+from cortex_stream.loadtest.report import MOST_STOLEN_CORES
 from cortex_stream.loadtest.sides import Measured
-
-MOST_STOLEN_CORES: Final = 0.1
 
 
 class Undisturbed:

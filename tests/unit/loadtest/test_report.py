@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,23 @@ REPORT = Report(
     series={"ours": [{"second": 0, "sent": 3}]},
     charts={"two lanes": "<svg/>"},
 )
+
+
+@pytest.mark.parametrize(("stolen", "says"), [(0.1, False), (0.31, True)])
+def test_a_report_says_that_it_was_disturbed(
+    tmp_path: Path,
+    stolen: float,
+    says: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    rows = [{"side": "ours", "stolen": 0.02}, {"side": "theirs", "stolen": stolen}]
+    report = Report(
+        "p", "q", goals=[], tables={"Passes": rows, "Others": [{"x": 1}]}, method={"seed": 7}
+    )
+
+    page = report.save(tmp_path, date=dt.date(2026, 1, 31))
+
+    assert ("gave up to 0.31 cores to others" in page.read_text(encoding="utf-8")) is says
+    assert bool(json.loads(page.with_suffix(".json").read_bytes())["disturbance"]) is says
 
 
 def test_a_report_is_saved_for_people_and_for_programs(tmp_path: Path) -> None:
@@ -77,6 +95,7 @@ def test_the_machine_is_described_by_what_figures_depend_on() -> None:
     assert "commit" in str(machine["cortex-stream"])
     assert "cores" in str(machine["CPU"])
     assert "onnxruntime" in str(machine["packages"])
+    assert re.match(r"[1-9]\d* ms for", str(machine["interpreter"]))
 
 
 def test_tokens_are_described_by_mean_and_tail() -> None:
