@@ -1,13 +1,18 @@
 """What figures depend on apart from the benchmark itself: machine, versions, commit, model, texts."""
 
+import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
+import textwrap
+import time
 import timeit
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from cortex_stream.loadtest.latency import percentile
@@ -17,6 +22,8 @@ from cortex_stream.version import VERSION
 _PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "aiokafka", "faust-streaming")
 _PEER_PACKAGES: Final = ("quixstreams", "faststream")
 _STORES: Final = 1_000_000
+_GAP_S: Final = 0.01
+_WAKES: Final = 50
 
 
 def describe_machine() -> dict[str, object]:
@@ -32,6 +39,8 @@ def describe_machine() -> dict[str, object]:
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "interpreter": f"{_interpreter_ms():.0f} ms for {_STORES:,} stores in a dict, by Python code",
+        "waking up": f"Python code takes {_waking_factor():.1f} times the processor time after"
+        f" {1000 * _GAP_S:.0f} ms of sleep",
         "packages": ", ".join(versions),
         "broker": "Apache Kafka on the same machine and cores, one node, acks=all, zstd",
     }
@@ -62,6 +71,27 @@ def _interpreter_ms() -> float:
     """Return how long a loop takes that never leaves the interpreter: the least of several passes."""
     loop = f"for number in range({_STORES}): stores[number & 255] = number"
     return 1000 * min(timeit.repeat(loop, "stores = {}", repeat=5, number=1))
+
+
+def _waking_factor() -> float:
+    """Return how much more processor time the same work takes after a sleep: caches go cold.
+
+    It is what a record that comes alone costs more than one of many.
+    """
+    asleep, awake = _works_s(_GAP_S), _works_s(0.0)
+    return asleep / awake
+
+
+def _works_s(gap_s: float) -> float:
+    spent_s = []
+    for number in range(_WAKES):
+        time.sleep(gap_s)
+        began_s = time.thread_time()
+        text = json.dumps({"id": str(number), "texts": ["some words of a text"] * 10})
+        lines = textwrap.wrap(json.loads(text)["texts"][0], 10)
+        _ = hashlib.sha256(" ".join(sorted(lines)).encode()).hexdigest()
+        spent_s.append(time.thread_time() - began_s)
+    return median(spent_s)
 
 
 def _commit() -> str:

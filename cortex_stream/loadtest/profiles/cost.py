@@ -14,6 +14,7 @@ from cortex_stream.loadtest.free_model import ENVIRONMENT
 from cortex_stream.loadtest.load import LoadRequest, embed_requests
 from cortex_stream.loadtest.report import Goal, Report
 from cortex_stream.loadtest.sides import Bench, Running, Side, running
+from cortex_stream.loadtest.traffic import Poisson, Traffic
 
 FREE: Final = Side(
     "worker with a free model",
@@ -28,6 +29,8 @@ EXPIRED_PER_S: Final = 20_000.0
 _REQUESTS_PER_S: Final = 3000  # about what one core answers
 _TURNS: Final = 3
 _IN_PROCESS: Final = 2000
+_ALONE_PER_S: Final = (10.0, 100.0)
+_ALONE_S: Final = 3.0  # times as long as a backlog: few requests
 _LONG_AGO: Final = "2001-01-01T00:00:00Z"
 
 
@@ -51,6 +54,7 @@ async def measure_cost(bench: Bench) -> Report:
     dedupe_us = await measure_dedupe(_values(short_texts(), bench), bench.settings)
     async with running(bench, FREE) as side:
         through = await _through_kafka(bench, side)
+        alone = [await _alone(bench, side, rate_per_s) for rate_per_s in _ALONE_PER_S]
     parts = {
         "short text": (short.read_us, short.answer_us, through.short_us),
         "paragraph": (long.read_us, long.answer_us, through.paragraph_us),
@@ -81,6 +85,7 @@ async def measure_cost(bench: Bench) -> Report:
                 }
                 for name, (read_us, answer_us, all_us) in parts.items()
             ],
+            "Short texts that come one by one": alone,
             "Late requests in the engine": [
                 {"late": "at arrival", "µs a request": short.arrives_late_us},
                 {"late": "in the queue", "µs a request": short.late_in_queue_us},
@@ -112,6 +117,21 @@ async def _through_kafka(bench: Bench, side: Running) -> _Through:
             found.append(1000 * measured.cpu_ms_per_text)
             bench.say(f"{name}: {found[-1]:.0f} µs a request")
     return _Through(*(median(found) for found in spent.values()))
+
+
+async def _alone(bench: Bench, side: Running, rate_per_s: float) -> dict[str, object]:
+    """Return what a request costs that finds nobody else; what an idle worker takes is in it."""
+    traffic = Traffic("alone", Poisson(rate_per_s), lengths={"short": 1})
+    measured = await side.run(
+        [traffic], name=f"cost-alone-{rate_per_s:g}", seconds=_ALONE_S * bench.seconds
+    )
+    bench.say(f"{rate_per_s:g} a second: {1000 * measured.cpu_ms_per_text:.0f} µs a request")
+    return {
+        "per s": rate_per_s,
+        "requests": measured.ledger.sent_count,
+        "µs a request": 1000 * measured.cpu_ms_per_text,
+        "stolen": measured.stolen_cores,
+    }
 
 
 def _values(texts: list[str], bench: Bench) -> list[bytes]:

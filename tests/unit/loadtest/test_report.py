@@ -96,6 +96,7 @@ def test_the_machine_is_described_by_what_figures_depend_on() -> None:
     assert "cores" in str(machine["CPU"])
     assert "onnxruntime" in str(machine["packages"])
     assert re.match(r"[1-9]\d* ms for", str(machine["interpreter"]))
+    assert re.search(r"takes \d+\.\d times", str(machine["waking up"]))
 
 
 def test_tokens_are_described_by_mean_and_tail() -> None:
