@@ -74,15 +74,16 @@ def _interpreter_ms() -> float:
 
 
 def _waking_factor() -> float:
-    """Return how much more processor time the same work takes after a sleep: caches go cold.
+    """Return how many times the processor time the same work takes after a sleep.
 
-    It is what a record that comes alone costs more than one of many.
+    A record that comes alone finds the machine like that. What else it costs is not in it.
     """
-    asleep, awake = _works_s(_GAP_S), _works_s(0.0)
+    asleep, awake = _work_s(_GAP_S), _work_s(0.0)
     return asleep / awake
 
 
-def _works_s(gap_s: float) -> float:
+def _work_s(gap_s: float) -> float:
+    """Return the processor time of some Python code after a pause, the median of several."""
     spent_s = []
     for number in range(_WAKES):
         time.sleep(gap_s)

@@ -30,7 +30,7 @@ _REQUESTS_PER_S: Final = 3000  # about what one core answers
 _TURNS: Final = 3
 _IN_PROCESS: Final = 2000
 _ALONE_PER_S: Final = (10.0, 100.0)
-_ALONE_S: Final = 3.0  # times as long as a backlog: few requests
+_ALONE_TIMES: Final = 3.0  # as long as one measurement: few requests
 _LONG_AGO: Final = "2001-01-01T00:00:00Z"
 
 
@@ -139,7 +139,7 @@ async def _alone(bench: Bench, side: Running, rate_per_s: float) -> dict[str, ob
     """Return what a request costs that finds nobody else; what an idle worker takes is in it."""
     traffic = Traffic("alone", Poisson(rate_per_s), lengths={"short": 1})
     measured = await side.run(
-        [traffic], name=f"cost-alone-{rate_per_s:g}", seconds=_ALONE_S * bench.seconds
+        [traffic], name=f"cost-alone-{rate_per_s:g}", seconds=_ALONE_TIMES * bench.seconds
     )
     bench.say(f"{rate_per_s:g} a second: {1000 * measured.cpu_ms_per_text:.0f} µs a request")
     return {

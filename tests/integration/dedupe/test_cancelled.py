@@ -33,7 +33,6 @@ async def test_ten_thousand_cancelled_requests_change_no_other_answer(
     # given
     seeded = random.Random(17)  # noqa: S311 (a schedule, not a secret)
     unchecked = metrics.DEDUPE_CHECKS.labels("unchecked")._value
-    before = unchecked.get()
     false_alarms = missed = answered = cancelled = 0
     rss_bytes: list[int] = []
     async with (
@@ -41,9 +40,9 @@ async def test_ten_thousand_cancelled_requests_change_no_other_answer(
         open_window(url=f"redis://127.0.0.1:{port}/0") as opened,
     ):
         ids = [f"own-{number}" for number in range(AT_ONCE)]
-        asked_before = -1.0
-        while unchecked.get() != asked_before:  # until each has been remembered
-            asked_before = unchecked.get()
+        before = -1.0
+        while unchecked.get() != before:  # until each has been remembered
+            before = unchecked.get()
             assert not any(await asyncio.gather(*(opened.ask(each, each) for each in ids)))
 
         # when
