@@ -156,6 +156,7 @@ class WorkerStatus:
             oldest_wait_s=worker.clock.monotonic_s() - min(oldest_s) if oldest_s else 0.0,
             recent_per_s=worker.lane_rates.recent_per_s(lane.value),
             shed=not worker.admission.paused.isdisjoint(topics),
+            shed_s=worker.memory.shed_s[lane],
             share=self._share(lane),
             worst_wait_s=worker.worst_wait_s(lane),
             held_bytes=sum(map(worker.admission.held_bytes, topics)),

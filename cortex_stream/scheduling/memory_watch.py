@@ -43,6 +43,7 @@ class MemoryWatch:
     Attributes:
         use: what the last look found; None before the first.
         pressure: what it decided.
+        shed_s: how long each lane has been paused since the start.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class MemoryWatch:
         """
         self.use: MemoryUse | None = None
         self.pressure = Pressure()
+        self.shed_s = dict.fromkeys(Lane, 0.0)
         self._admission = admission
         self._settings = settings
         self._topics = {lane: frozenset(topics.get(lane, ())) for lane in Lane}
@@ -146,6 +148,7 @@ class MemoryWatch:
         since_s = now_s - (now_s if self._looked_s is None else self._looked_s)
         self._looked_s = now_s
         for lane in before.lanes:
+            self.shed_s[lane] += since_s
             metrics.LANE_SHED_SECONDS.labels(lane.value).inc(since_s)
 
     def _show(self, use: MemoryUse) -> None:

@@ -45,7 +45,8 @@ class LaneStatus:
     `share` is the part of all tokens of the last minute that ran for this lane, from 0 to 1, and
     `worst_wait_s` the longest wait for a runner in that time.
 
-    `shed`: paused because memory is short; what its requests in the process weigh is `held_bytes`.
+    `shed`: paused because memory is short, for `shed_s` in all since the start; what its requests in
+    the process weigh is `held_bytes`.
     """
 
     lane: Lane
@@ -58,6 +59,7 @@ class LaneStatus:
     share: float = 0.0
     worst_wait_s: float = 0.0
     shed: bool = False
+    shed_s: float = 0.0
     held_bytes: int = 0
 
 

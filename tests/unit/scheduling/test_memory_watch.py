@@ -155,6 +155,8 @@ async def test_metrics_tell_state_use_and_how_long_each_lane_was_shed(desk: Desk
         lane: value - before.get(lane, 0.0) for lane, value in samples(metrics.LANE_SHED_SECONDS)
     }
     assert (shed_s["replay"], shed_s["low"], shed_s.get("high", 0.0)) == (2.0, 1.0, 0.0)
+    told_s = desk.watch.shed_s
+    assert (told_s[Lane.REPLAY], told_s[Lane.LOW], told_s[Lane.HIGH]) == (2.0, 1.0, 0.0)
     assert dict(samples(metrics.MEMORY_STATE)) == {
         "normal": 0,
         "shedding": 0,

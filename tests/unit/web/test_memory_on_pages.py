@@ -29,7 +29,12 @@ async def page(source: snapshots.FixedSource, path: str = "/") -> str:
 def short_of_memory() -> snapshots.FixedSource:
     source = snapshots.busy()
     lanes = tuple(
-        replace(lane, shed=lane.lane in {Lane.LOW, Lane.REPLAY}) for lane in source.status.lanes
+        replace(
+            lane,
+            shed=lane.lane in {Lane.LOW, Lane.REPLAY},
+            shed_s=75.0 if lane.lane is Lane.MEDIUM else 0.0,
+        )
+        for lane in source.status.lanes
     )
     source.status = replace(source.status, lanes=lanes, memory=SHORT)
     return source
@@ -38,6 +43,13 @@ def short_of_memory() -> snapshots.FixedSource:
 async def test_a_shed_lane_says_why_it_is_paused() -> None:
     assert (await page(short_of_memory())).count(">paused: memory is short<") == 2
     assert "memory is short" not in await page(snapshots.busy())
+
+
+async def test_a_lane_that_was_shed_says_for_how_long() -> None:
+    text = (await page(short_of_memory())).replace("\u202f", " ")
+
+    assert text.count('title="since the start">paused 1 min 15 s in all<') == 1
+    assert 'title="since the start"' not in await page(snapshots.busy())
 
 
 async def test_memory_is_shown_with_its_limit_and_its_state() -> None:
