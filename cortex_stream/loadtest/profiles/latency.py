@@ -1,9 +1,10 @@
 """How long an answer takes while the system is not full: an open loop, ours and other people's.
 
-The sides take turns: what slows the machine for minutes slows them all alike.
+The sides take turns, and each turn begins with what the first of them can do just then: what slows
+the machine for minutes slows them all alike, and a half stays a half.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -63,19 +64,18 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
     sides = [side for side in sides if side.available()]
     found: Found = {}
     failures: list[str] = []
-    capacity_per_s = 0.0
+    capacities: list[float] = []  # of each turn, in texts per second
     undisturbed = Undisturbed(most_repeats=_REPEATS, say=bench.say)
     for turn in range(1, turns + 1):
         for side in sides:
             try:
                 async with running(bench, side) as started:
-                    if not capacity_per_s:
-                        capacity_per_s = await burst_rate_per_s(
-                            started, bench, name="latency-capacity"
-                        )
-                        bench.say(f"{side.title} does {capacity_per_s:.0f} texts/s")
+                    if len(capacities) < turn:
+                        per_s = await burst_rate_per_s(started, bench, name=f"capacity-{turn}")
+                        capacities.append(per_s)
+                        bench.say(f"{side.title} does {per_s:.0f} texts/s")
                     for load in (_FIFTH,) if side in PEERS else _SHARES:
-                        per_s = _SHARES[load] * capacity_per_s
+                        per_s = _SHARES[load] * capacities[-1]
                         measured = await undisturbed.run(
                             partial(_run, bench, started, f"{load}-{turn}", per_s)
                         )
@@ -126,15 +126,15 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
         },
         method=method(
             bench,
-            load=f"open loop, Poisson, paragraphs in one lane; {capacity_per_s:.0f} texts/s is what"
-            f" {sides[0].title} does with a backlog before the first turn",
+            load=f"open loop, Poisson, paragraphs in one lane; {_texts_per_s(capacities)} is what"
+            f" {sides[0].title} does with a backlog at the beginning of the turns",
             turns=f"{turns} of every side, one after the other; medians",
             repeats=undisturbed.method,
         ),
         series=series({f"{title}, {load}": each for (title, load), each in named.items()}),
         charts={
             load: sides_chart(
-                f"Latency at {share:.0%} of {capacity_per_s:.0f} texts/s, first turn",
+                f"Latency at {share:.0%} of {_texts_per_s(capacities[:1])}, first turn",
                 {title: runs[0] for (title, of), runs in found.items() if of == load},
             )
             for load, share in _SHARES.items()
@@ -187,6 +187,10 @@ def _medians(found: Found) -> list[Row]:
         }
         for (title, load), runs in found.items()
     ]
+
+
+def _texts_per_s(rates: Sequence[float]) -> str:
+    return f"{', '.join(f'{rate:.0f}' for rate in rates)} texts/s"
 
 
 def _latency(measured: Measured) -> Latency:
