@@ -1,4 +1,5 @@
 import gc
+import statistics
 import tracemalloc
 from collections import Counter
 from time import process_time
@@ -479,11 +480,11 @@ def test_a_hundred_thousand_waiting_rows_cost_little_time_and_memory() -> None:
     held_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(queue) == len(rows)
-    tries = [(_spent_s(rows), slowness()) for _ in range(5)]
+    # Each beside its own moment's slowness: this machine may do half of its work seconds later.
+    tries = [_spent_s(rows) / slowness() for _ in range(5)]
     gc.enable()
 
-    spent_s = min(spent_s for spent_s, _ in tries)
-    assert spent_s / len(rows) < 20e-6 * min(each for _, each in tries)  # 14 µs measured
+    assert statistics.median(tries) / len(rows) < 20e-6  # 14 µs measured
     assert held_bytes / len(rows) < 1500  # 285 measured
 
 
