@@ -1,16 +1,18 @@
 """Rows, goals and pictures out of what was measured; what all profiles share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, TypeVar
 
 from cortex_stream.loadtest.latency import Latency
 from cortex_stream.loadtest.machine import describe_machine, describe_model
 from cortex_stream.loadtest.plot import Line, latency_plot
-from cortex_stream.loadtest.report import Goal, Row
+from cortex_stream.loadtest.report import Bound, Goal, Row
 from cortex_stream.loadtest.series import per_second
 from cortex_stream.loadtest.sides import Bench, Measured
 from schemas.outcomes import OutcomeKind
+
+_Found = TypeVar("_Found")
 
 MAX_RSS_MB: Final = 350.0
 LATENCY: Final = (
@@ -133,6 +135,27 @@ def median_of(figures: Iterable[float | None]) -> float | None:
     """Return the median of those that were measured; None if none was."""
     known = [each for each in figures if each is not None]
     return median(known) if known else None
+
+
+def turn_ratios(
+    figure: Callable[[_Found], float | None],
+    ours: Mapping[int, _Found],
+    theirs: Mapping[int, _Found],
+) -> list[float]:
+    """Return the figure of ours over that of theirs, for each turn in which both have it.
+
+    Of each turn by itself: what slows the machine for minutes then slows both sides alike.
+    """
+    pairs = ((figure(ours[turn]), figure(theirs[turn])) for turn in ours if turn in theirs)
+    return [own / other for own, other in pairs if own is not None and other]
+
+
+def turns_goal(
+    what: str, ratios: Sequence[float], bound: Bound, limit: float, note: str = ""
+) -> Goal:
+    """Return the goal for the median of the turns' ratios; all of them stand in its note."""
+    by_turn = f"by turn {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if ratios else ""
+    return Goal(what, median_of(ratios), bound, limit, "; ".join(filter(None, [by_turn, note])))
 
 
 def ratio_goal(

@@ -6,6 +6,7 @@ the machine for minutes slows them all alike, and a half stays a half.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 from typing import Final
 
 from cortex_stream.errors import OperatorError
@@ -14,10 +15,11 @@ from cortex_stream.loadtest.figures import (
     load_row,
     median_of,
     method,
-    ratio_goal,
     resolved_goal,
     series,
     sides_chart,
+    turn_ratios,
+    turns_goal,
 )
 from cortex_stream.loadtest.latency import Latency
 from cortex_stream.loadtest.profiles.capacity import burst_rate_per_s
@@ -48,8 +50,8 @@ TURNS: Final = 3
 _REPEATS: Final = 24  # as many as there are runs of ours and of the loop, twice
 _SETTLE_S: Final = 5.0  # a peer that is too slow for the load is not waited for
 
-Found = dict[tuple[str, str], list[Measured]]
-"""What was measured, by side and load; one of each turn that did not fail."""
+Found = dict[tuple[str, str], dict[int, Measured]]
+"""What was measured, by side and load; one of each turn in which the side did not fail."""
 
 
 async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
@@ -79,7 +81,7 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
                         measured = await undisturbed.run(
                             partial(_run, bench, started, f"{load}-{turn}", per_s)
                         )
-                        found.setdefault((side.title, load), []).append(measured)
+                        found.setdefault((side.title, load), {})[turn] = measured
             except OperatorError as error:
                 if side is OURS:
                     raise
@@ -88,7 +90,7 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
     named = {
         (title, f"{load}, turn {turn}"): each
         for (title, load), runs in found.items()
-        for turn, each in enumerate(runs, 1)
+        for turn, each in runs.items()
     }
     note = "; ".join(
         filter(None, [unavailable(PEERS) if bench.peers else "", *dict.fromkeys(failures)])
@@ -97,25 +99,20 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
         profile="latency",
         question="How long does an answer take at half and at a fifth of what a plain loop can do?",
         goals=[
-            _goal("p50", found, at_most=0.5),
-            _goal("p99", found, at_most=0.8),
-            ratio_goal(
-                "p99 at a fifth / best peer's",
-                _p99_ms(found[OURS.title, _FIFTH]),
-                min(
-                    (
-                        p99_ms
-                        for (title, load), runs in found.items()
-                        if load == _FIFTH and title != OURS.title
-                        if (p99_ms := _p99_ms(runs)) is not None
-                        if not any(each.ledger.missing() for each in runs)
-                    ),
-                    default=None,
-                ),
-                at_most=1.0,
-                note=note,
+            turns_goal(
+                "p50 at half / aiokafka loop's",
+                _ratios("p50", found, LOOP.title, _HALF),
+                "at most",
+                0.5,
             ),
-            resolved_goal(*found[OURS.title, _HALF], *found[OURS.title, _FIFTH]),
+            turns_goal(
+                "p99 at half / aiokafka loop's",
+                _ratios("p99", found, LOOP.title, _HALF),
+                "at most",
+                0.8,
+            ),
+            _best_peer_goal(found, note),
+            resolved_goal(*(each for load in _SHARES for each in found[OURS.title, load].values())),
         ],
         tables={
             "Medians of the turns, ms": _medians(found),
@@ -128,14 +125,15 @@ async def measure_latency(bench: Bench, *, turns: int = TURNS) -> Report:
             bench,
             load=f"open loop, Poisson, paragraphs in one lane; {_texts_per_s(capacities)} is what"
             f" {sides[0].title} does with a backlog at the beginning of the turns",
-            turns=f"{turns} of every side, one after the other; medians",
+            turns=f"{turns} of every side, one after the other; goals are the medians of the turns'"
+            " ratios",
             repeats=undisturbed.method,
         ),
         series=series({f"{title}, {load}": each for (title, load), each in named.items()}),
         charts={
             load: sides_chart(
                 f"Latency at {share:.0%} of {_texts_per_s(capacities[:1])}, first turn",
-                {title: runs[0] for (title, of), runs in found.items() if of == load},
+                {title: runs[1] for (title, of), runs in found.items() if of == load and 1 in runs},
             )
             for load, share in _SHARES.items()
         },
@@ -158,19 +156,29 @@ async def _run(bench: Bench, side: Running, name: str, per_s: float, number: int
     return measured
 
 
-def _goal(name: str, found: Found, *, at_most: float) -> Goal:
-    """Return the goal of a figure at half of the load, with its ratio in each turn as a note."""
-    ours, theirs = (
-        [_FIGURES[name](_latency(each)) for each in found.get((side.title, _HALF), [])]
-        for side in (OURS, LOOP)
+def _ratios(name: str, found: Found, other: str, load: str) -> list[float]:
+    """Return the ratios of a figure of ours to that of another side, by turn."""
+    ours, theirs = (found.get((side, load), {}) for side in (OURS.title, other))
+    return turn_ratios(lambda each: _FIGURES[name](_latency(each)), ours, theirs)
+
+
+def _best_peer_goal(found: Found, note: str) -> Goal:
+    """Return the goal beside the peer that our ratio is largest to, of those that kept up."""
+    ratios = {
+        title: _ratios("p99", found, title, _FIFTH)
+        for (title, load), runs in found.items()
+        if load == _FIFTH and title != OURS.title
+        if not any(each.ledger.missing() for each in runs.values())
+    }
+    best = max(
+        (title for title in ratios if ratios[title]), key=lambda of: median(ratios[of]), default=""
     )
-    by_turn = ", ".join(f"{own / other:.2f}" for own, other in zip(ours, theirs, strict=False))
-    return ratio_goal(
-        f"{name} at half / aiokafka loop's",
-        median_of(ours),
-        median_of(theirs),
-        at_most=at_most,
-        note=f"by turn {by_turn}" if by_turn else "",
+    return turns_goal(
+        "p99 at a fifth / best peer's",
+        ratios.get(best, []),
+        "at most",
+        1.0,
+        "; ".join(filter(None, [best, note])),
     )
 
 
@@ -181,7 +189,7 @@ def _medians(found: Found) -> list[Row]:
             "load": load,
             "turns": len(runs),
             **{
-                name: median_of(figure(_latency(each)) for each in runs)
+                name: median_of(figure(_latency(each)) for each in runs.values())
                 for name, figure in _FIGURES.items()
             },
         }
@@ -195,7 +203,3 @@ def _texts_per_s(rates: Sequence[float]) -> str:
 
 def _latency(measured: Measured) -> Latency:
     return measured.ledger.latencies()[Lane.MEDIUM]
-
-
-def _p99_ms(runs: list[Measured]) -> float | None:
-    return median_of(_latency(each).p99_ms for each in runs)

@@ -14,7 +14,14 @@ import numpy as np
 
 from cortex_stream.errors import OperatorError
 from cortex_stream.loadtest.corpus import paragraphs, repeated, short_texts
-from cortex_stream.loadtest.figures import load_row, method, resolved_goal, rss_goal
+from cortex_stream.loadtest.figures import (
+    load_row,
+    median_of,
+    method,
+    resolved_goal,
+    rss_goal,
+    turn_ratios,
+)
 from cortex_stream.loadtest.ledger import Vectors
 from cortex_stream.loadtest.load import embed_requests
 from cortex_stream.loadtest.machine import describe_tokens
@@ -58,13 +65,9 @@ class Passes:
         self.of.setdefault((side, length), {})[turn] = found
 
     def ratio(self, other: str, length: Length, figure: Callable[[Pass], float]) -> float | None:
-        """Return ours over the other side's, the median of the turns that both had; else None.
-
-        Of each turn by itself: what slows the machine for minutes then slows both sides alike.
-        """
+        """Return ours over the other side's, the median of the turns that both had; else None."""
         ours, theirs = (self.of.get((side, length), {}) for side in (OURS.title, other))
-        ratios = [figure(ours[turn]) / figure(theirs[turn]) for turn in ours.keys() & theirs.keys()]
-        return median(ratios) if ratios else None
+        return median_of(turn_ratios(figure, ours, theirs))
 
 
 async def measure_throughput(bench: Bench, *, turns: int = TURNS) -> Report:

@@ -1,6 +1,14 @@
 import pytest
 
-from cortex_stream.loadtest.figures import enough, lane_lines, lane_rows, ratio_goal, resolved_goal
+from cortex_stream.loadtest.figures import (
+    enough,
+    lane_lines,
+    lane_rows,
+    ratio_goal,
+    resolved_goal,
+    turn_ratios,
+    turns_goal,
+)
 from cortex_stream.loadtest.ledger import Ledger
 from cortex_stream.loadtest.load import LoadRequest
 from cortex_stream.loadtest.meter import Sample, Usage
@@ -52,6 +60,24 @@ def test_a_run_without_answers_has_no_rate_and_no_division_by_zero() -> None:
     assert (run.texts_per_s, run.results_per_s(begins_s=0, ends_s=1)) == (0, 0)
     assert lane_rows("side", "load", run) == []
     assert resolved_goal(run).measured == 2
+
+
+def test_ratios_are_taken_within_the_turns_that_both_sides_had() -> None:
+    ours: dict[int, list[float]] = {1: [60.0], 2: [10.0], 3: [90.0], 4: [], 5: [7.0]}
+    theirs: dict[int, list[float]] = {1: [100.0], 3: [300.0], 4: [5.0], 5: [0.0]}
+
+    ratios = turn_ratios(lambda found: sum(found) if found else None, ours, theirs)
+
+    assert ratios == [0.6, 0.3]
+
+
+def test_the_goal_of_turns_is_the_median_of_their_ratios_and_names_them_all() -> None:
+    goal = turns_goal("x", [0.4, 0.9, 0.6], "at most", 0.5, "of a peer")
+
+    assert (goal.measured, goal.verdict) == (0.6, "missed")
+    assert goal.note == "by turn 0.40, 0.90, 0.60; of a peer"
+    assert turns_goal("x", [], "at least", 1.0, "why").row()["note"] == "why"
+    assert turns_goal("x", [], "at least", 1.0).verdict == "not measured"
 
 
 def test_a_ratio_that_lacks_a_side_is_not_measured() -> None:
