@@ -10,6 +10,7 @@ from cortex_stream.scheduling.admission import weight_bytes
 # agent: 6 agents x 8 records x 0.3 ms of parsing = 14 ms; a larger record is a slice of its own.
 SLICE_RECORDS: Final = 8
 SLICE_BYTES: Final = 32 << 10
+_TEXT_KEYS: Final = (b'"texts"', b'"labels"')
 _HEADER_BYTES: Final = 100  # a tuple, a str and a bytes object
 
 
@@ -46,11 +47,12 @@ def memory_bytes(record: PolledRecord) -> int:
 def weigh(record: PolledRecord, *, most_texts: int) -> int:
     """Return about what answering the record holds in memory, from its bytes alone.
 
-    Texts are the strings between the key `texts` and the last array's end, `most_texts` at most.
+    Texts are the strings between the key `texts` or `labels`, whichever comes first, and the last
+    array's end, `most_texts` at most.
     """
     value = record.value or b""
-    begin = value.find(b'"texts"')
-    strings = value.count(b'"', max(0, begin), value.rfind(b"]") + 1) // 2
+    begins = [at for key in _TEXT_KEYS if (at := value.find(key)) >= 0]
+    strings = value.count(b'"', min(begins, default=0), value.rfind(b"]") + 1) // 2
     texts = strings - 1 if strings > 1 else 1  # one of the strings is the key
     texts = min(texts, most_texts)
     return weight_bytes(record_bytes=memory_bytes(record), texts=texts)

@@ -16,9 +16,9 @@ _Found = TypeVar("_Found")
 
 MAX_RSS_MB: Final = 350.0
 LATENCY: Final = (
-    "the broker's append time of the outcome (LogAppendTime) minus the request's CreateTime, which"
-    " the driver's Kafka client sets when it takes the request, and which it does not let linger;"
-    " broker and driver read the same clock, in whole milliseconds; percentiles are measured values"
+    "the broker's append time of the outcome (LogAppendTime) minus what the driver's clock said just"
+    " before it gave the request to its Kafka client, which does not let it linger; broker and"
+    " driver read the same clock, in whole milliseconds; percentiles are measured values"
 )
 
 
@@ -156,22 +156,6 @@ def turns_goal(
     """Return the goal for the median of the turns' ratios; all of them stand in its note."""
     by_turn = f"by turn {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if ratios else ""
     return Goal(what, median_of(ratios), bound, limit, "; ".join(filter(None, [by_turn, note])))
-
-
-def ratio_goal(
-    what: str,
-    ours: float | None,
-    theirs: float | None,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    note: str = "",
-) -> Goal:
-    """Return the goal of a ratio, with one of the bounds; not measured if one side was not."""
-    ratio = ours / theirs if ours is not None and theirs else None
-    if at_least is not None:
-        return Goal(what, ratio, "at least", at_least, note)
-    return Goal(what, ratio, "at most", 0.0 if at_most is None else at_most, note)
 
 
 def resolved_goal(*measured: Measured) -> Goal:

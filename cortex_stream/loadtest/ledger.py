@@ -119,17 +119,9 @@ class Ledger:
         """Whether every request sent so far is answered."""
         return len(self.answers) == len(self.asked)
 
-    def missing(self, traffics: Collection[str] | None = None) -> list[str]:
-        """Return the ids of requests without an outcome, in the order in which they were sent.
-
-        Args:
-            traffics: only of these; None: of all.
-        """
-        return [
-            request_id
-            for request_id, asked in self.asked.items()
-            if request_id not in self.answers and (traffics is None or asked.traffic in traffics)
-        ]
+    def missing(self) -> list[str]:
+        """Return the ids of requests without an outcome, in the order in which they were sent."""
+        return [request_id for request_id in self.asked if request_id not in self.answers]
 
     def kinds(self) -> Counter[OutcomeKind]:
         """Count the outcomes by kind, in the order of the kinds."""

@@ -5,6 +5,7 @@ Owner: `Meter` has a thread of its own, so that a driver's event loop is not hel
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -58,19 +59,10 @@ def usage(pid: int) -> Usage:
     return Usage(cpu_s, rss_bytes)
 
 
-def total_usage(pids: Sequence[int]) -> Usage:
-    """Return what several process trees have used so far; those that ended are left out."""
-    found = []
-    for pid in pids:
-        try:
-            found.append(usage(pid))
-        except psutil.NoSuchProcess:
-            continue
-    return Usage(sum(each.cpu_s for each in found), sum(each.rss_bytes for each in found))
-
-
 class Meter:
     """Reads the usage of process trees in steady steps while it is entered.
+
+    Of a tree that has ended or left, the processor time that was last read still counts.
 
     Args:
         pids: gives the trees; asked at every step, for processes may join and leave.
@@ -83,6 +75,7 @@ class Meter:
         self._pids = pids
         self._clock = clock
         self._every_s = every_s
+        self._cpu_s: dict[int, float] = {}  # by process, as last read
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
@@ -117,8 +110,17 @@ class Meter:
         while not self._stopped.wait(self._every_s):
             self._read()
 
+    def _used(self) -> Usage:
+        rss_bytes = 0
+        for pid in self._pids():
+            with suppress(psutil.NoSuchProcess):
+                found = usage(pid)
+                self._cpu_s[pid] = found.cpu_s
+                rss_bytes += found.rss_bytes
+        return Usage(sum(self._cpu_s.values()), rss_bytes)
+
     def _read(self) -> None:
-        used, machine = total_usage(self._pids()), psutil.cpu_times()
+        used, machine = self._used(), psutil.cpu_times()
         busy_s = machine.user + machine.nice + machine.system
         stolen_s = getattr(machine, "steal", 0.0)  # Linux alone tells
         self.samples.append(Sample(self._clock.unix_ms(), used, busy_s, stolen_s))

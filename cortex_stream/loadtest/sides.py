@@ -196,8 +196,12 @@ class Running:
             command=self._command(),
             environment=self._environment(),
         )
+        try:
+            process.start()
+        except BaseException:
+            process.stop()
+            raise
         self._processes.append(process)
-        process.start()
         if self.side.peer:
             await asyncio.to_thread(process.wait_said, "ready")
         else:

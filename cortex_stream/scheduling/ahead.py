@@ -7,8 +7,9 @@ batch is formed ahead, and the first runner that is done takes it on its own thr
 What is urgent does not wait for that batch: one that is formed for a newcomer goes before it, once.
 While newcomers come, batches are brief, too, since the next newcomer waits for the end of one.
 
-Nothing is formed ahead while a row with a deadline waits: which of those are still in time is only
-known when one of them may begin.
+Nothing else is formed ahead while a row with a deadline waits: which of those are still in time is
+only known when one of them may begin. A newcomer with one is judged when its batch is formed, by
+what is predicted, and once more for having expired when that batch begins.
 
 Invariant: nothing is added to two batches or more.
 Owner: the event loop; `take` alone is called on the runners' threads.

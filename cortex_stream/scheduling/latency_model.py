@@ -30,7 +30,6 @@ class LatencyModel:
     def __init__(self) -> None:
         self._observed = 0
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
-        self._error_s = 0.0
         self._doubted_s = -inf
 
     def observe(self, padded_tokens: int, *, spent_s: float) -> None:
@@ -46,8 +45,6 @@ class LatencyModel:
         self._y += y
         self._xx += x * x
         self._xy += x * y
-        if predicted_s is not None:
-            self._error_s += (1 - _KEPT) * (abs(y - predicted_s) - self._error_s)
 
     def doubt(self, *, now_s: float) -> bool:
         """Let what was learned count half, so that the next run tells much; once a second at most.
@@ -91,8 +88,3 @@ class LatencyModel:
         self._y *= kept
         self._xx *= kept
         self._xy *= kept
-
-    @property
-    def mean_error_s(self) -> float:
-        """By how much predictions were wrong of late, either way."""
-        return self._error_s

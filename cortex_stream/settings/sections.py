@@ -91,7 +91,11 @@ class MemorySettings(Section):
         examples=["64MiB"],
     )
     recovery_s: float = Field(
-        30.0, gt=0, description="Calm seconds before shed lanes come back.", examples=[60.0]
+        30.0,
+        gt=0,
+        description="Calm seconds before shed lanes come back; also for how long a worker may take"
+        " nothing for want of memory, with no work left, before it ends to be started again.",
+        examples=[60.0],
     )
 
     @model_validator(mode="after")

@@ -31,8 +31,8 @@ async def open_loop_rate_per_s(
 ) -> float:
     """Return the texts per second of an open loop that asks for more than can be done.
 
-    That is less than `burst_per_s`, a backlog's: the driver and the broker have their part of the
-    cores all the time, where a backlog is written before anybody measures.
+    That is less than `burst_per_s`, a backlog's: the driver and the broker write requests all the
+    time, where those of a backlog are written at its beginning.
     """
     measured = await side.run(
         [Traffic("more", Poisson(_MORE * burst_per_s), lanes={Lane.MEDIUM: 1})],

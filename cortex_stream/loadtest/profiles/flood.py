@@ -9,7 +9,6 @@ from cortex_stream.loadtest.figures import (
     latency_row,
     load_row,
     method,
-    ratio_goal,
     series,
 )
 from cortex_stream.loadtest.latency import Latency
@@ -77,14 +76,12 @@ async def measure_flood(bench: Bench) -> Report:
         question="What do the others keep when a lane is flooded, and when a tenant floods?",
         goals=[
             Goal("share of low under a critical flood", low_share, "at least", 0.05),
-            ratio_goal(
+            Goal(
                 "p99 of 99 tenants with a flood / without",
-                flooded_ms,
-                alone_ms,
-                at_most=2.0,
-                note=f"{samples}; A/A {again_ms / alone_ms:.2f}"
-                if again_ms and alone_ms
-                else samples,
+                flooded_ms / alone_ms if flooded_ms and alone_ms else None,
+                "at most",
+                2.0,
+                f"{samples}; A/A {again_ms / alone_ms:.2f}" if again_ms and alone_ms else samples,
             ),
             Goal(
                 "requests of the 99 without exactly one result",
@@ -118,7 +115,7 @@ async def measure_flood(bench: Bench) -> Report:
             f" {_FLOOD_FACTOR:g} times that, for {_TENANTS_FOR * bench.seconds:g} s; ends when the 99"
             " are answered",
             capacity=f"{capacity_per_s:.0f} texts/s, of an open loop that asks for more than can be"
-            f" done; a backlog, which needs no driver beside it: {burst_per_s:.0f}",
+            f" done; a backlog, written at its beginning: {burst_per_s:.0f}",
         ),
         series=series({"critical flood": lanes, **tenants}),
         charts={

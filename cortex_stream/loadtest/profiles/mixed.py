@@ -54,11 +54,12 @@ async def measure_mixed(bench: Bench) -> Report:
     """
     found: dict[str, dict[int, Measured]] = {}
     sides = (OURS, TWO_TOPICS, LOOP) if bench.peers else (OURS,)
-    _ = await _run(replace(bench, seconds=min(_WARM_S, bench.seconds), say=lambda _: None), OURS, 0)
+    warming = replace(bench, seconds=min(_WARM_S, bench.seconds), say=lambda _: None)
+    _ = await _run(warming, OURS, "warm", 1)
     undisturbed = Undisturbed(most_repeats=_REPEATS, say=bench.say)
     for turn, side in product(range(1, _TURNS + 1), filter(Side.available, sides)):
         try:
-            measured = await undisturbed.run(partial(_run, bench, side))
+            measured = await undisturbed.run(partial(_run, bench, side, f"{turn}"))
             found.setdefault(side.title, {})[turn] = measured
         except OperatorError as error:
             if side is OURS:
@@ -128,7 +129,7 @@ async def measure_mixed(bench: Bench) -> Report:
     )
 
 
-async def _run(bench: Bench, side: Side, number: int) -> Measured:
+async def _run(bench: Bench, side: Side, turn: str, number: int) -> Measured:
     traffics = [
         Traffic("backlog", Kept(_WAITING), lanes={Lane.LOW: 1}),
         Traffic("urgent", Even(_CRITICAL_PER_S), lanes={Lane.CRITICAL: 1}),
@@ -136,7 +137,7 @@ async def _run(bench: Bench, side: Side, number: int) -> Measured:
     async with running(bench, side) as found:
         measured = await found.run(
             traffics,
-            name=f"mixed-{number}",
+            name=f"mixed-{turn}-{number}",
             seconds=bench.seconds,
             settle_s=None if side is OURS else _SETTLE_S,
         )

@@ -1,5 +1,6 @@
 """Three times what it can do, with deadlines: does it stay useful, and does it come back?"""
 
+from math import inf
 from typing import Final
 
 from cortex_stream.loadtest.figures import (
@@ -117,7 +118,7 @@ async def measure_overload(bench: Bench) -> Report:
 def normal_after_s(seconds: list[Second], *, ends_s: float) -> float | None:
     """Return how long after `ends_s` the steady load's p99 is as before, for good.
 
-    None: it is not, or there is nothing to compare.
+    Infinite: it is not as long as was looked. None: there is nothing to compare.
     """
     p99_ms = {
         each.second: each.latency[Lane.MEDIUM].p99_ms
@@ -131,7 +132,7 @@ def normal_after_s(seconds: list[Second], *, ends_s: float) -> float | None:
     usual_ms = _NORMAL * percentile(before, 0.9)
     slow = [second for second in after if p99_ms[second] > usual_ms]
     if slow and slow[-1] >= after[-2 if len(after) > 1 else -1]:
-        return None
+        return inf
     return max(0.0, slow[-1] + 1 - ends_s) if slow else 0.0
 
 

@@ -152,8 +152,6 @@ async def _side(
             requests = embed_requests(chosen, run=run, seed=bench.seed, mix={Lane.MEDIUM: 1})
             measured = await found.burst(requests, keep_events=True)
             _say(bench, side.title, length, measured.texts_per_s, measured.cpu_ms_per_text)
-            rates = Pass(measured.texts_per_s, measured.cpu_ms_per_text)
-            passes.add(turn, side.title, length, rates)
             passes.rows.append({"turn": turn + 1, **load_row(side.title, length, measured)})
             if measured.ledger.unresolved():
                 raise OperatorError(
@@ -168,6 +166,8 @@ async def _side(
                 passes.cosines += cosines
             elif np.mean(cosines) < _MEAN_COSINE:
                 raise OperatorError(f"comparing the vectors of {side.title} with raw ones: others")
+            rates = Pass(measured.texts_per_s, measured.cpu_ms_per_text)
+            passes.add(turn, side.title, length, rates)
 
 
 def _add_raw(passes: Passes, turn: int, length: Length, found: RawRun, bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cortex_stream.clock import SystemClock
 from cortex_stream.errors import OperatorError
-from cortex_stream.loadtest.meter import Meter, Usage, total_usage, usage
+from cortex_stream.loadtest.meter import Meter, usage
 from cortex_stream.loadtest.worker_process import WorkerProcess, _error_or_none
 
 
@@ -108,12 +108,33 @@ def test_a_process_gets_the_variables_of_its_own(tmp_path: Path) -> None:
 
 def test_a_meter_reads_all_along_and_sums_what_was_used(tmp_path: Path) -> None:
     spin = "import time\nwhile time.process_time() < 0.2: pass\nprint('spun', flush=True)\ntime.sleep(60)"
-    with WorkerProcess(log=tmp_path / "log", command=[sys.executable, "-c", spin]) as spinning:
-        with Meter(lambda: [spinning.pid], clock=SystemClock(), every_s=0.01) as meter:
-            spinning.wait_said("spun", patience_s=20)
-        gone = spinning.pid
+    with (
+        WorkerProcess(log=tmp_path / "log", command=[sys.executable, "-c", spin]) as spinning,
+        Meter(lambda: [spinning.pid], clock=SystemClock(), every_s=0.01) as meter,
+    ):
+        spinning.wait_said("spun", patience_s=20)
 
     assert 0.1 < meter.cpu_s < 2
     assert meter.peak_rss_bytes > 5_000_000
     assert len(meter.samples) > 3
-    assert total_usage([gone]) == Usage(0, 0)
+
+
+@pytest.mark.parametrize("leaves", ["its end", "the list"])
+def test_what_a_process_used_before_it_left_still_counts(tmp_path: Path, leaves: str) -> None:
+    spin = "import time\nwhile time.process_time() < 0.2: pass\nprint('spun', flush=True)\ntime.sleep(60)"
+    pids: list[int] = []
+    with (
+        WorkerProcess(log=tmp_path / "log", command=[sys.executable, "-c", spin]) as spinning,
+        Meter(lambda: list(pids), clock=SystemClock(), every_s=0.01) as meter,
+    ):
+        spinning.wait_said("spun", patience_s=20)
+        pids.append(spinning.pid)
+        while not meter.samples[-1].usage.cpu_s:
+            pass
+        if leaves == "its end":
+            spinning.stop()
+        else:
+            pids.clear()
+
+    assert 0.1 < meter.cpu_s < 2
+    assert meter.samples[-1].usage.rss_bytes == 0

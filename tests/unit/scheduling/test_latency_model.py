@@ -70,7 +70,6 @@ def test_a_machine_that_gets_slower_is_followed() -> None:
 
     # three half-lives: the old batches weigh 1 against 8
     assert model.predict_s(100) == pytest.approx(100 * (3e-4 * 8 + 1e-4) / 9)
-    assert 0 < model.mean_error_s < 256 * 3e-4
 
 
 def test_one_batch_under_which_the_process_was_stopped_tells_little() -> None:
