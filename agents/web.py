@@ -49,7 +49,13 @@ class Pages(Web):
                     raise
             else:
                 host, bound, *_ = self._runner.addresses[0]
-                log.info("web.listening", host=host, port=bound, wanted=self._settings.port)
+                log.info(
+                    "web.listening",
+                    host=host,
+                    port=bound,
+                    wanted=self._settings.port,
+                    status_page=f"http://{f'[{host}]' if ':' in host else host}:{bound}/",
+                )
                 return
         raise OperatorError(
             f"listening on {self._settings.host}: ports {first} to {first + _PORTS_TO_TRY - 1}"

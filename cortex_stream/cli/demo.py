@@ -1,5 +1,8 @@
 """`cortex-stream demo`: the whole system at work, on this machine, with real text."""
 
+import sys
+from os.path import relpath
+from shutil import which
 from typing import Annotated, Final
 
 import numpy as np
@@ -152,10 +155,11 @@ def _latencies(answered: Ledger) -> Table:
 
 
 def _show_how_to_go_on(system: PrivateSystem, stdout: Console) -> None:
+    program = "cortex-stream" if which("cortex-stream") else relpath(sys.argv[0])
     stdout.print(
         f"\nstatus page    {system.page}\n"
-        f'use it         eval "$(cortex-stream stack env --name {_NAME})"\n'
-        '               cortex-stream send embed "hello world" --wait\n'
-        f"stop it        kill {system.worker.pid}; cortex-stream stack wipe --name {_NAME}",
+        f'use it         eval "$({program} stack env --name {_NAME})"\n'
+        f'               {program} send embed "hello world" --wait\n'
+        f"stop it        kill {system.worker.pid}; {program} stack wipe --name {_NAME}",
         soft_wrap=True,
     )

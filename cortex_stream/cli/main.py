@@ -105,7 +105,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """AI inference on Kafka: embeds and classifies texts, and never loses a request.
+    """AI inference on Kafka: embeds and classifies texts; no request is lost in silence.
 
     New here? [bold]cortex-stream demo[/bold] shows it in a minute, with nothing to set up.
     Settings come from the environment: docs/reference/settings.md.

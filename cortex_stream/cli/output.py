@@ -16,6 +16,11 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def show_hint(text: str) -> None:
+    """Print on stderr what a person may want to know and a program would stumble over."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim")
+
+
 def show_error(error: CortexError) -> None:
     """Print the error in red on stderr and, where one is known, the command that repairs it."""
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from cortex_stream.cli.outcome_view import kind_of, show_line
-from cortex_stream.cli.output import console
+from cortex_stream.cli.output import console, show_hint
 from cortex_stream.kafka.reader import ReadRecord, Start, TopicReader
 from cortex_stream.settings.tree import Settings, load_settings
 from schemas.outcomes import OutcomeKind
@@ -76,6 +76,8 @@ async def _show(
 ) -> None:
     shown, stdout = 0, console()
     async with TopicReader(settings, [RESULTS], start=begin) as reader:
+        if follow and begin == "end":
+            show_hint("waiting for outcomes that come from now on, until Ctrl-C")
         records: AsyncIterator[ReadRecord] = reader.follow() if follow else reader.to_end()
         async for record in records:
             outcome: dict[str, Any] = orjson.loads(record.value or b"{}")

@@ -18,6 +18,7 @@ from cortex_stream.kafka.reader import TopicReader
 from cortex_stream.loadtest.load import request_value
 from cortex_stream.record import OutgoingRecord
 from cortex_stream.settings.tree import Settings, load_settings
+from schemas.contract import MAX_SAFE_INTEGER
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane, Priority
 from topics.names import RESULTS, request_topic
@@ -53,7 +54,8 @@ def send(
         str | None, typer.Option(help="What it is about; an embedding with one goes to Lake.")
     ] = None,
     deadline_ms: Annotated[
-        int | None, typer.Option(min=0, help="After so long the answer is of no use.")
+        int | None,
+        typer.Option(min=0, max=MAX_SAFE_INTEGER, help="After so long the answer is of no use."),
     ] = None,
     request_id: Annotated[
         str | None, typer.Option("--id", help="The request's id; by default a new one.")

@@ -45,6 +45,9 @@ _MANY_OBJECTS_BYTES: Final = (
     16 << 10
 )  # from here on JSON may hold enough to wake the collector often
 _SHOWN_CHARS: Final = 64
+_MISSPELT_DEADLINES: Final = frozenset(
+    ("deadlineMs", "deadlineMS", "DeadlineMs", "DEADLINEMS", "deadline_ms", "deadline-ms")
+)
 _IDENTIFIER: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _ONE_KIND_OF_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -97,8 +100,11 @@ def read_attributes(envelope: Envelope) -> RequestAttributes:
     """Return the validated attributes.
 
     Raises:
-        InvalidEnvelope: an attribute is missing or wrong; names the first such.
+        InvalidEnvelope: an attribute is missing or wrong; names the first such. A deadline that is
+            misspelt as CloudEvents allows no attribute to be spelt is wrong, too.
     """
+    for name in envelope.raw.keys() & _MISSPELT_DEADLINES:
+        raise InvalidEnvelope(f"{name}: no such attribute; write deadlinems", field=name)
     try:
         attributes = RequestAttributes.model_validate(envelope.raw)
     except ValidationError as error:

@@ -260,7 +260,7 @@ def check_in_time(deadline: Deadline | None, *, now_s: float, doing: str) -> Non
     """
     if deadline is not None and deadline.expired(now_s=now_s):
         late_s = -deadline.remaining_s(now_s=now_s)
-        raise Expired(f"{doing} {late_s:.3f} s after the deadline")
+        raise Expired(f"{doing} {late_s:.3f} s after the deadline, `deadlinems` after `time`")
 
 
 def unforeseen(error: Exception, stage: str) -> CortexError:

@@ -616,7 +616,7 @@ async def test_a_request_whose_deadline_has_passed_ends_expired_without_running(
     assert message.type == "cortex.outcome.expired.v1"
     error = message.data.error
     assert error is not None
-    assert error.message == "arriving 0.500 s after the deadline"
+    assert error.message == "arriving 0.500 s after the deadline, `deadlinems` after `time`"
     assert runner.batches == []
     assert [record.topic for record in outcome.records] == ["cortex.results"]  # no dead letter
 
@@ -708,7 +708,10 @@ async def test_a_request_that_expires_between_stages_stops_there(clock: ManualCl
 
     error = message_of(outcome).data.error
     assert error is not None
-    assert error.message == "starting stage inference 1.000 s after the deadline"
+    assert (
+        error.message
+        == "starting stage inference 1.000 s after the deadline, `deadlinems` after `time`"
+    )
     assert message_of(outcome).data.timings_ms == {
         "queue": 0.0,
         "embedding": 3000.0,
