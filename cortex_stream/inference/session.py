@@ -15,10 +15,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime  # type: ignore[import-untyped]
 import structlog
 
 from cortex_stream.errors import ModelLoadFailed
+from cortex_stream.inference.runtime import onnxruntime
 
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 
 from cortex_stream.clock import SystemClock
+from cortex_stream.inference.runtime import onnxruntime
 from cortex_stream.loadtest.ledger import Vectors
 
 _BATCH_ROWS: Final = 8

@@ -69,8 +69,8 @@ def prove(
 
 def _session(path: Path) -> Any:
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        runtime = importlib.import_module("cortex_stream.inference.runtime")
+        return runtime.onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes share no parent below Exception
         raise ModelLoadFailed(f"proving {path}: ONNX Runtime cannot open it: {error}") from error
 

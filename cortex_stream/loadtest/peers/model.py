@@ -13,9 +13,9 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 
+from cortex_stream.inference.runtime import onnxruntime
 from cortex_stream.inference.tensors import FloatRows, IntRows, normalise, pad, pool_mean
 from cortex_stream.registry.manifest import read_manifest
 

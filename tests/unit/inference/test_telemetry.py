@@ -1,10 +1,10 @@
 """Models run without anything being reported to anybody."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from cortex_stream.environment import subprocess_environment
 from tests.tiny_onnx import tiny_onnx
 
 OPEN = (
@@ -19,11 +19,13 @@ def test_a_session_leaves_no_device_id_and_no_queue_of_reports(tmp_path: Path) -
     home = tmp_path / "home"
     home.mkdir()
     switches = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")  # only our own may be what does it
-    inherited = {name: text for name, text in os.environ.items() if name not in switches}
+    environment = subprocess_environment(HOME=str(home))
+    for name in switches:
+        environment.pop(name, None)
 
     subprocess.run(
         [sys.executable, "-c", OPEN, str(model)],
-        env={**inherited, "HOME": str(home)},
+        env=environment,
         check=True,
         timeout=60,
     )
