@@ -17,6 +17,7 @@ from cortex_stream.errors import Refused
 from cortex_stream.record import Headers
 from cortex_stream.routing.request import Request
 from schemas.requests import ClassifyData
+from tests.slowness import slowness
 from tests.unit.engine.desk import LIMITS, request, source
 from tests.unit.engine.hostile import HOSTILE, MEBIBYTE
 
@@ -452,7 +453,8 @@ def test_a_hostile_mebibyte_costs_little_cpu(value: bytes) -> None:
 
     spent_s = min(_cost_s(value) for _ in range(3))
 
-    assert spent_s < 0.15  # 5 to 50 ms measured; the margin is for slow machines
+    # 5 to 50 ms measured. Whether the machine is slow takes a second to find out.
+    assert spent_s < 0.1 or spent_s < 0.1 * slowness()
 
 
 def _cost_s(value: bytes) -> float:
