@@ -15,7 +15,7 @@ def add_events(app: faust.App, *, intake: Intake, settings: Settings) -> None:
 
     @app.agent(app.topic(settings.topic(EVENTS)), name="events")
     async def events(batches: StreamT[Any]) -> None:
-        """Handle events strictly in order; the next batch waits until this one is durable."""
+        """Handle the events of each partition strictly in order, and no partition after another."""
         batch: Batch
         async for batch in batches:
-            await intake.take_events(batch)
+            intake.take_events(batch)

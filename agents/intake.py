@@ -1,6 +1,8 @@
 """From a polled batch to answers: one task per request that must wait, one per batch of events.
 
-Invariant: an error that the engine did not foresee ends the process; its record stays unfinished.
+Invariants:
+    The events of a partition take effect in their order; no partition waits for another's.
+    An error that the engine did not foresee ends the process; its record stays unfinished.
 
 Owner: the worker's event loop.
 """
@@ -66,6 +68,7 @@ class Intake:
         self._drain_timeout_s = drain_timeout_s
         self._read_counts = read_counts
         self._scope = scope
+        self._reading_events = asyncio.Lock()  # a slice per turn of the loop, of all partitions
         for trial in Trial:  # an alert sees no increase of a series that begins with its first one
             metrics.SUSPECTS.labels(trial.name.lower())
 
@@ -99,11 +102,9 @@ class Intake:
                     _ = self._scope.start(self._answer(record, feed, batch), name="answer")
             await asyncio.sleep(0)
 
-    async def take_events(self, batch: Batch) -> None:
-        """Handle the events in order; return when their effects are durable."""
-        # In the scope, so that draining waits for it; awaited, so that the next batch comes after.
-        handle = self._handle if self.suspects.none else self._handle_with_care
-        _ = await asyncio.wait([self._scope.start(handle(batch), name="events")])
+    def take_events(self, batch: Batch) -> None:
+        """Handle the events once those before them in their partition are durable."""
+        _ = self._scope.start(self._handle_in_order(batch), name="events")
 
     async def drain(self) -> None:
         """Wait until nothing runs, for a bounded time; cancel what runs then."""
@@ -242,28 +243,24 @@ class Intake:
         if await self.outbox.make_durable((place.recount,), track):
             await self.outbox.deliver(Answer(record.value, source, outcome), track)
 
+    async def _handle_in_order(self, batch: Batch) -> None:
+        async with batch.track.in_order:
+            await (self._handle(batch) if self.suspects.none else self._handle_with_care(batch))
+
     async def _handle_with_care(self, batch: Batch) -> None:
         for record in batch.records:
+            if not batch.track.open:
+                return
             await self._answer(record, None, batch)
 
     async def _handle(self, batch: Batch) -> None:
-        engine = self._core.engine
-        answers = []
+        answers: list[Answer] = []
         for piece in slices(batch.records):
-            if not batch.track.open:
-                return
-            for record in piece:
-                source = _source(record, None, batch)
-                try:
-                    if isinstance(record, UndecodableRecord):
-                        outcome = engine.unreadable(source, record.unreadable)
-                    else:
-                        outcome = engine.process_event(record.value, source)
-                except Exception:
-                    _log_failure(source)
-                    raise
-                answers.append(Answer(record.value, source, outcome))
-            await asyncio.sleep(0)
+            async with self._reading_events:
+                if not batch.track.open:
+                    return
+                answers += [self._read_event(record, batch) for record in piece]
+                await asyncio.sleep(0)
         records = chain.from_iterable(answer.outcome.records for answer in answers)
         try:
             if await self.outbox.make_durable(tuple(records), batch.track):
@@ -272,6 +269,18 @@ class Intake:
         except OutcomeTooLarge:  # one by one, to see which
             for answer in answers:
                 await self.outbox.deliver(answer, batch.track)
+
+    def _read_event(self, record: PolledRecord, batch: Batch) -> Answer:
+        source = _source(record, None, batch)
+        try:
+            if isinstance(record, UndecodableRecord):
+                outcome = self._core.engine.unreadable(source, record.unreadable)
+            else:
+                outcome = self._core.engine.process_event(record.value, source)
+        except Exception:
+            _log_failure(source)
+            raise
+        return Answer(record.value, source, outcome)
 
 
 def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSource:

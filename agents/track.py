@@ -44,12 +44,15 @@ class Track:
 
     Attributes:
         ended: set once the assignment ends.
+        in_order: held by whoever handles records that must take effect in their order; who waits
+            for it gets it in the order of asking.
         unfinished: bytes of each unfinished record by its offset, in the order of the log.
         end: the offset after the last delivered record; None before the first.
     """
 
     at: Partition
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    in_order: asyncio.Lock = field(default_factory=asyncio.Lock)
     unfinished: dict[int, int] = field(default_factory=dict)
     end: int | None = None
 

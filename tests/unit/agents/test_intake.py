@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import pytest
 from aiokafka.structs import ConsumerRecord
 
 from agents.intake import Batch, Intake
@@ -77,12 +78,16 @@ class Log:
 
     Attributes:
         away: so often nothing is taken.
+        refused: the value that is never taken, nor what is sent with it.
     """
 
     away: int = 0
+    refused: bytes | None = None
     values: list[bytes | None] = field(default_factory=list)
 
     async def send(self, *records: OutgoingRecord) -> None:
+        if self.refused in {record.value for record in records}:
+            raise BrokerUnavailable("the partition has no leader")
         if self.away:
             self.away -= 1
             raise BrokerUnavailable("the broker is away")
@@ -108,13 +113,15 @@ async def intake_of(engine: Echo, log: Log) -> tuple[Intake, OneEngine]:
     return intake, core
 
 
-def batch_of(intake: Intake, values: Sequence[bytes], *, first: int = 0) -> Batch:
+def batch_of(
+    intake: Intake, values: Sequence[bytes], *, first: int = 0, partition: int = 0
+) -> Batch:
     records = [
-        ConsumerRecord(TOPIC, 0, first + n, 0, 0, None, value, None, 0, len(value), ())
+        ConsumerRecord(TOPIC, partition, first + n, 0, 0, None, value, None, 0, len(value), ())
         for n, value in enumerate(values)
     ]
     weights = [(record.offset, 10) for record in records]
-    return Batch(intake.tracks.deliver(Partition(TOPIC, 0), weights), records, 0.0)
+    return Batch(intake.tracks.deliver(Partition(TOPIC, partition), weights), records, 0.0)
 
 
 async def finished(track: Track) -> None:
@@ -169,22 +176,37 @@ async def test_retries_that_wait_hold_up_no_drain_and_stay_unfinished() -> None:
 
 
 async def test_while_an_event_cannot_be_published_no_later_one_of_its_partition_is() -> None:
-    log = Log(away=2)
+    log = Log(away=1)
     intake, core = await intake_of(Echo(), log)
-    first = batch_of(intake, [b"subject-1", b"subject-2"])
-    later = batch_of(intake, [b"subject-3"], first=2)
 
-    async def agent() -> None:
-        for batch in (first, later):
-            await intake.take_events(batch)
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(agent())
-        async with asyncio.timeout(5):
-            while log.away:
-                assert log.values == []
-                await asyncio.sleep(0.001)
+    for first, values in enumerate(([b"subject-1", b"subject-2"], [b"subject-3"])):
+        intake.take_events(batch_of(intake, values, first=2 * first))
+    async with asyncio.timeout(5):
+        while log.away:
+            assert log.values == []
+            await asyncio.sleep(0.001)
     await intake.drain()
 
     assert log.values == [b"subject-1", b"subject-2", b"subject-3"]
     assert core.settled_offsets == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suspects", [range(0), range(40)], ids=["none", "all"])
+async def test_an_event_that_cannot_be_published_holds_up_no_other_partition(
+    suspects: range,
+) -> None:
+    log = Log(refused=b"stuck")
+    intake, _ = await intake_of(Echo(), log)
+    intake.begin({Partition(TOPIC, partition): suspects for partition in (0, 1)})
+    stuck = batch_of(intake, [b"stuck", b"behind"])
+    other = batch_of(intake, [b"a", b"b", b"c"], partition=1)
+
+    intake.take_events(stuck)
+    intake.take_events(other)
+    await finished(other.track)
+    intake.tracks.close()
+    await intake.drain()
+
+    assert [value for value in log.values if value in {b"a", b"b", b"c"}] == [b"a", b"b", b"c"]
+    assert b"behind" not in log.values
+    assert stuck.track.position == 0

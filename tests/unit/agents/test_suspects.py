@@ -144,9 +144,10 @@ class World(Core, Engine):
                 track = tracks.deliver(at, ((offset, 1) for offset in polled))
                 records = [Record(offset, self.logs[at][offset].value) for offset in polled]
                 batch = Batch(track, records, 0.0)
-                await (
-                    intake.take_events(batch) if self._events else intake.take_requests(batch, FEED)
-                )
+                if self._events:
+                    intake.take_events(batch)
+                else:
+                    await intake.take_requests(batch, FEED)
             if self._chance.random() < 0.2:
                 await commits.go_on()
             await asyncio.sleep(0 if turns % 50 else 0.001)
