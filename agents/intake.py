@@ -8,7 +8,8 @@ Owner: the worker's event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -142,18 +143,10 @@ class Intake:
 
     async def _begin(self, piece: Sequence[PolledRecord], feed: Feed, batch: Batch) -> None:
         """Publish what can be answered at once, such as late requests; let the others wait."""
-        engine = self._core.engine
         for record in piece:
             source = _source(record, feed, batch)
-            begun: Outcome | Answering
-            try:
-                if isinstance(record, UndecodableRecord):
-                    begun = engine.unreadable(source, record.unreadable)
-                else:
-                    begun = engine.begin(record.value, source)
-            except Exception:
-                _log_failure(source)
-                raise
+            with _told_if_it_fails(source):
+                begun = self._begun(record, source)
             if isinstance(begun, Outcome):
                 self.outbox.publish(Answer(record.value, source, begun), batch.track)
             else:
@@ -167,34 +160,31 @@ class Intake:
         source: RecordSource,
         track: Track,
     ) -> None:
-        try:
+        with _told_if_it_fails(source):
             answer = Answer(value, source, await find())
-        except Exception:
-            _log_failure(source)
-            raise
         self.outbox.publish(answer, track)
 
     async def _answer(self, record: PolledRecord, feed: Feed | None, batch: Batch) -> None:
         source = _source(record, feed, batch)
-        try:
+        with _told_if_it_fails(source):
             if self.suspects.none:
                 await self.outbox.deliver(await self._ask(record, source), batch.track)
             else:
                 await self._answer_with_care(record, source, batch.track)
-        except Exception:
-            _log_failure(source)
-            raise
 
     async def _ask(self, record: PolledRecord, source: RecordSource) -> Answer:
+        begun = self._begun(record, source)
+        outcome = begun if isinstance(begun, Outcome) else await begun()
+        return Answer(record.value, source, outcome)
+
+    def _begun(self, record: PolledRecord, source: RecordSource) -> Outcome | Answering:
+        """Return the outcome of what can be answered at once, as every event can."""
         engine = self._core.engine
         if isinstance(record, UndecodableRecord):
-            outcome = engine.unreadable(source, record.unreadable)
-        elif source.is_event:
-            outcome = engine.process_event(record.value, source)
-        else:
-            begun = engine.begin(record.value, source)
-            outcome = begun if isinstance(begun, Outcome) else await begun()
-        return Answer(record.value, source, outcome)
+            return engine.unreadable(source, record.unreadable)
+        if source.is_event:
+            return engine.process_event(record.value, source)
+        return engine.begin(record.value, source)
 
     async def _answer_with_care(
         self, record: PolledRecord, source: RecordSource, track: Track
@@ -259,7 +249,10 @@ class Intake:
             async with self._reading_events:
                 if not batch.track.open:
                     return
-                answers += [self._read_event(record, batch) for record in piece]
+                for record in piece:
+                    source = _source(record, None, batch)
+                    with _told_if_it_fails(source):
+                        answers.append(await self._ask(record, source))
                 await asyncio.sleep(0)
         records = chain.from_iterable(answer.outcome.records for answer in answers)
         try:
@@ -269,18 +262,6 @@ class Intake:
         except OutcomeTooLarge:  # one by one, to see which
             for answer in answers:
                 await self.outbox.deliver(answer, batch.track)
-
-    def _read_event(self, record: PolledRecord, batch: Batch) -> Answer:
-        source = _source(record, None, batch)
-        try:
-            if isinstance(record, UndecodableRecord):
-                outcome = self._core.engine.unreadable(source, record.unreadable)
-            else:
-                outcome = self._core.engine.process_event(record.value, source)
-        except Exception:
-            _log_failure(source)
-            raise
-        return Answer(record.value, source, outcome)
 
 
 def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSource:
@@ -297,7 +278,13 @@ def _source(record: PolledRecord, feed: Feed | None, batch: Batch) -> RecordSour
     )
 
 
-def _log_failure(source: RecordSource) -> None:
-    log.exception(  # noqa: LOG004 (called where it was caught)
-        "engine.failed", topic=source.topic, partition=source.partition, offset=source.offset
-    )
+@contextmanager
+def _told_if_it_fails(source: RecordSource) -> Iterator[None]:
+    """Log at which record the engine failed; the error goes on and ends the process."""
+    try:
+        yield
+    except Exception:
+        log.exception(
+            "engine.failed", topic=source.topic, partition=source.partition, offset=source.offset
+        )
+        raise
