@@ -7,7 +7,7 @@ called on the worker's.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast
 
@@ -55,11 +55,11 @@ class Polled(NamedTuple):
 class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
     """Polls each topic for no more than there is room for."""
 
-    _polls = 0
     _failure: Exception | None = None
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         keep_fetched_bytes()
+        self._turns: Counter[str] = Counter()
         self._pace = Pace(now_s=SystemClock().monotonic_s())
         consumer = super()._create_worker_consumer(transport)
         _, consumer._fetch_max_wait_ms = self._pace.fetch  # noqa: SLF001
@@ -124,13 +124,12 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
         topics: dict[str, list[TopicPartition]] = defaultdict(list)
         for at in list(self.consumer._active_partitions):  # noqa: SLF001
             topics[at.topic].append(at)
-        self._polls += 1
         taken: dict[TopicPartition, Taken] = {}
         taken_bytes = 0
         for topic, partitions in topics.items():
             room = self._asking.room(topic, beside_bytes=taken_bytes)
             fetched = sorted(at for at in partitions if at in fetcher._records)  # noqa: SLF001
-            first = self._polls % max(1, len(fetched))  # each comes first in its turn
+            first = self._turns[topic] % max(1, len(fetched))  # each comes first in turn
             for at in fetched[first:] + fetched[:first]:
                 pieces = Taken([], [])
                 while min(room) > 0 and at in fetcher._records:  # noqa: SLF001
@@ -146,6 +145,7 @@ class EdgeConsumerThread(driver.AIOKafkaConsumerThread):
                     room = Room(room.records - len(records), room.size_bytes - weight_bytes)
                 if pieces.records:
                     taken[at] = pieces
+            self._turns[topic] += any(at in taken for at in fetched)
         if not taken:
             self._raise_failure()
         return taken

@@ -15,7 +15,7 @@ def add_events(app: faust.App, *, intake: Intake, settings: Settings) -> None:
 
     @app.agent(app.topic(settings.topic(EVENTS)), name="events")
     async def events(batches: StreamT[Any]) -> None:
-        """Handle the events of each partition strictly in order, and no partition after another."""
+        """Handle the events of each partition strictly in order, partitions beside each other."""
         batch: Batch
         async for batch in batches:
             intake.take_events(batch)

@@ -1,7 +1,8 @@
 """From a polled batch to answers: one task per request that must wait, one per batch of events.
 
 Invariants:
-    The events of a partition take effect in their order; no partition waits for another's.
+    The events of a partition take effect in their order; no partition waits for another's, until
+        those that wait have used up what their topic may have in the process.
     An error that the engine did not foresee ends the process; its record stays unfinished.
 
 Owner: the worker's event loop.
@@ -126,7 +127,9 @@ class Intake:
 
     async def _answer_when_due(self, record: PolledRecord, feed: Feed, batch: Batch) -> None:
         """Answer a retry at its time. Where its assignment ends before, whoever is next waits on."""
-        due_in_s = self._core.engine.due_in_s(_source(record, feed, batch))
+        source = _source(record, feed, batch)
+        with _told_if_it_fails(source):
+            due_in_s = self._core.engine.due_in_s(source)
         if not await batch.track.ends_within(due_in_s):
             await self._answer(record, feed, batch)
 
@@ -166,15 +169,15 @@ class Intake:
 
     async def _answer(self, record: PolledRecord, feed: Feed | None, batch: Batch) -> None:
         source = _source(record, feed, batch)
-        with _told_if_it_fails(source):
-            if self.suspects.none:
-                await self.outbox.deliver(await self._ask(record, source), batch.track)
-            else:
-                await self._answer_with_care(record, source, batch.track)
+        if self.suspects.none:
+            _ = await self.outbox.deliver(await self._ask(record, source), batch.track)
+        else:
+            await self._answer_with_care(record, source, batch.track)
 
     async def _ask(self, record: PolledRecord, source: RecordSource) -> Answer:
-        begun = self._begun(record, source)
-        outcome = begun if isinstance(begun, Outcome) else await begun()
+        with _told_if_it_fails(source):
+            begun = self._begun(record, source)
+            outcome = begun if isinstance(begun, Outcome) else await begun()
         return Answer(record.value, source, outcome)
 
     def _begun(self, record: PolledRecord, source: RecordSource) -> Outcome | Answering:
@@ -223,12 +226,14 @@ class Intake:
         metrics.SUSPECTS.labels(place.trial.name.lower()).inc()
         if place.runs:
             answer = await self._ask(record, source)
-            await self.outbox.deliver(answer, track, then=(place.recount,))
+            if not await self.outbox.deliver(answer, track, then=(place.recount,)):
+                self.suspects.cut_off(place)
             return
         readable = place.trial is Trial.GIVEN_UP
-        outcome = self._core.engine.poisonous(
-            record.value, source, deliveries=place.deliveries, readable=readable
-        )
+        with _told_if_it_fails(source):
+            outcome = self._core.engine.poisonous(
+                record.value, source, deliveries=place.deliveries, readable=readable
+            )
         # Before the outcome: reading it did no harm, and must not count as if it had.
         if await self.outbox.make_durable((place.recount,), track):
             await self.outbox.deliver(Answer(record.value, source, outcome), track)
@@ -249,10 +254,8 @@ class Intake:
             async with self._reading_events:
                 if not batch.track.open:
                     return
-                for record in piece:
-                    source = _source(record, None, batch)
-                    with _told_if_it_fails(source):
-                        answers.append(await self._ask(record, source))
+                sources = ((record, _source(record, None, batch)) for record in piece)
+                answers += [await self._ask(record, source) for record, source in sources]
                 await asyncio.sleep(0)
         records = chain.from_iterable(answer.outcome.records for answer in answers)
         try:

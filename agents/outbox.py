@@ -130,13 +130,13 @@ class Outbox:
         track: Track,
         *,
         then: tuple[OutgoingRecord, ...] = (),
-    ) -> None:
+    ) -> bool:
         """Make the answer durable, or its replacement when it is too large; then finish.
 
-        `then` is what must be durable in between.
+        `then` is what must be durable in between. Returns False when the assignment ended before.
         """
         with self.numbered():
-            await self._deliver(answer, track, then=then)
+            return await self._deliver(answer, track, then=then)
 
     async def _deliver(
         self,
@@ -145,7 +145,7 @@ class Outbox:
         *,
         then: tuple[OutgoingRecord, ...] = (),
         failed: BrokerUnavailable | None = None,
-    ) -> None:
+    ) -> bool:
         """Do as `deliver`; `failed` is why it was not produced before."""
         try:
             durable = await self.make_durable(answer.outcome.records, track, failed=failed)
@@ -160,6 +160,8 @@ class Outbox:
                 raise InvariantError("the replacement is too large, too; this is a bug") from again
         if durable and await self.make_durable(then, track):
             self.settle(answer, track)
+            return True
+        return False
 
     async def make_durable(
         self,
@@ -255,7 +257,8 @@ class Outbox:
         error = None if confirmation.cancelled() else confirmation.exception()
         if posted.number not in self._under_way:
             return  # forgotten
-        if confirmation.cancelled():
+        # What gathers several, once cancelled, is not: it has failed by what they were.
+        if confirmation.cancelled() or isinstance(error, asyncio.CancelledError):
             not_in_time = f"Kafka did not confirm an answer within {DELIVERY_TIMEOUT_S:g} s"
             self._go_on_alone(posted, BrokerUnavailable(not_in_time))
         elif error is not None:

@@ -209,6 +209,9 @@ class EdgeConsumer(driver.Consumer):
         if not self.app.should_stop:
             await super().threadsafe_partitions_assigned(receiver_loop, assigned, generation_id)
 
+    async def perform_seek(self) -> None:
+        """Do nothing: `Commits.take_over` has found where to read on, and what it read may be newer."""
+
     async def _beside(self, work: Callable[..., Awaitable[Any]], *on: Any) -> Any:
         """Call what must run beside the aiokafka consumer, where that runs."""
         return await self._thread.call_thread(work, self._thread._ensure_consumer(), *on)  # noqa: SLF001
@@ -259,7 +262,7 @@ class EdgeConsumer(driver.Consumer):
         for at in sorted(assignment.tps):
             state = assignment.state_value(at)
             standings[at.topic, at.partition] = Standing(
-                position=state.position if state.has_valid_position else None,
+                position=state._position,  # noqa: SLF001 (read once: see `_positions`)
                 highwater=state.highwater,
                 answered=state.timestamp,
                 fetched=at in fetched,
@@ -276,7 +279,7 @@ class EdgeConsumer(driver.Consumer):
 
     def _status(self, assignment: Any, at: TopicPartition) -> PartitionStatus:
         state = assignment.state_value(at)
-        position = state.position if state.has_valid_position else None
+        position = state._position  # noqa: SLF001 (read once: see `_positions`)
         committed = self._commits.offset(Partition(*at))
         begins = position if committed is None else committed
         return PartitionStatus(

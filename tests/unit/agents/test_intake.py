@@ -7,12 +7,18 @@ from functools import partial
 
 import pytest
 from aiokafka.structs import ConsumerRecord
+from structlog.testing import capture_logs
 
 from agents.intake import Batch, Intake
 from agents.suspects import Counts
 from agents.track import Partition, Track, Tracks
 from cortex_stream.delivery.outcome import Answering, Outcome
-from cortex_stream.errors import BrokerUnavailable, OutcomeTooLarge
+from cortex_stream.errors import (
+    BrokerUnavailable,
+    InvariantError,
+    OutcomeTooLarge,
+    ProducerFatal,
+)
 from cortex_stream.record import OutgoingRecord, RecordSource
 from cortex_stream.routing.hosting import Feed
 from cortex_stream.scheduling.admission import Admission, Bound
@@ -29,9 +35,11 @@ class Echo:
 
     Attributes:
         began: the values of the requests that it was asked to answer.
+        broken: whether events make it fail.
     """
 
     due_s: float = 0.0
+    broken: bool = False
     began: list[bytes | None] = field(default_factory=list)
 
     def due_in_s(self, _source: RecordSource) -> float:
@@ -45,6 +53,8 @@ class Echo:
         return _echo(value)
 
     def process_event(self, value: bytes | None, _source: RecordSource) -> Outcome:
+        if self.broken:
+            raise InvariantError("a bug")
         return _echo(value)
 
     def unreadable(self, source: RecordSource, reason: str) -> Outcome:
@@ -78,14 +88,18 @@ class Log:
 
     Attributes:
         away: so often nothing is taken.
+        broken: whether it can never be used again.
         refused: the value that is never taken, nor what is sent with it.
     """
 
     away: int = 0
+    broken: bool = False
     refused: bytes | None = None
     values: list[bytes | None] = field(default_factory=list)
 
     async def send(self, *records: OutgoingRecord) -> None:
+        if self.broken:
+            raise ProducerFatal("fenced")
         if self.refused in {record.value for record in records}:
             raise BrokerUnavailable("the partition has no leader")
         if self.away:
@@ -210,3 +224,26 @@ async def test_an_event_that_cannot_be_published_holds_up_no_other_partition(
     assert [value for value in log.values if value in {b"a", b"b", b"c"}] == [b"a", b"b", b"c"]
     assert b"behind" not in log.values
     assert stuck.track.position == 0
+
+
+@pytest.mark.parametrize("suspects", [range(0), range(5)], ids=["none", "all"])
+@pytest.mark.parametrize("broken", ["engine", "log"])
+async def test_a_record_is_named_where_the_engine_fails_and_not_where_publishing_does(
+    broken: str, suspects: range
+) -> None:
+    engine, log = Echo(broken=broken == "engine"), Log()
+    intake, _ = await intake_of(engine, log)
+    intake.begin({Partition(TOPIC, 0): suspects})
+    batch = batch_of(intake, [b"a", b"b"], first=2)
+
+    with capture_logs() as logs:
+        log.broken = broken == "log"
+        intake.take_events(batch)
+        with pytest.raises((InvariantError, ProducerFatal)):
+            await intake.wait_failed()
+    log.broken = False
+    intake.tracks.close()
+    await intake.drain()
+
+    named = [said["offset"] for said in logs if said["event"] == "engine.failed"]
+    assert named == ([2] if broken == "engine" else [])

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -65,10 +65,11 @@ class Log:
             raise OutcomeTooLarge("8 MiB at most")
         self.calls.append(values)
 
-    async def post(self, *records: OutgoingRecord) -> asyncio.Future[None]:
+    async def post(self, *records: OutgoingRecord) -> asyncio.Future[Any]:
         if BLOCKED in [record.value for record in records]:
             await asyncio.Event().wait()
-        return asyncio.ensure_future(self.send(*records))
+        posted = [asyncio.ensure_future(self.send(record)) for record in records]
+        return posted[0] if len(posted) == 1 else asyncio.gather(*posted)
 
 
 @dataclass
@@ -113,12 +114,13 @@ class Desk:
                 await asyncio.sleep(0)
 
 
-def outcome_of(value: bytes) -> Outcome:
-    return Outcome("id", "request", None, "type", (OutgoingRecord("out", None, value),))
+def outcome_of(*values: bytes) -> Outcome:
+    records = tuple(OutgoingRecord("out", None, value) for value in values)
+    return Outcome("id", "request", None, "type", records)
 
 
-def answer_of(value: bytes, *, offset: int, received_s: float) -> Answer:
-    return Answer(b"asked", RecordSource(TOPIC, 0, offset, 0, received_s), outcome_of(value))
+def answer_of(*values: bytes, offset: int, received_s: float) -> Answer:
+    return Answer(b"asked", RecordSource(TOPIC, 0, offset, 0, received_s), outcome_of(*values))
 
 
 @pytest.fixture(autouse=True)
@@ -306,17 +308,20 @@ async def test_an_answer_that_hangs_holds_up_none_of_its_company(
     assert unfinished
 
 
+@pytest.mark.parametrize("values", [[UNCONFIRMED], [b"vector", UNCONFIRMED]])
 async def test_an_answer_that_is_never_confirmed_is_sent_again_under_its_number(
-    monkeypatch: pytest.MonkeyPatch,
+    values: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.outbox._PATIENCE_S", 0.01)
     monkeypatch.setattr("agents.outbox.DELIVERY_TIMEOUT_S", 0.01)
     async with open_desk() as desk:
-        desk.publish(UNCONFIRMED)
+        answer = answer_of(*values, offset=0, received_s=NOW_S)
+        desk.outbox.publish(answer, desk.track)
         await desk.until(lambda: bool(desk.outbox.unreachable))
-        oldest = desk.outbox.oldest
+        (reason,), oldest = desk.outbox.unreachable, desk.outbox.oldest
         await desk.scope.close()
 
+    assert "did not confirm" in reason
     assert oldest == 0
 
 

@@ -27,6 +27,7 @@ from cortex_stream.delivery.attempts import (
     read_counts,
 )
 from cortex_stream.delivery.outcome import Answering, Outcome
+from cortex_stream.errors import BrokerUnavailable
 from cortex_stream.kafka.commits import (
     Commit,
     Place,
@@ -92,6 +93,7 @@ class World(Core, Engine):
         self.produced = 0
         self.outcomes: dict[Place, list[str]] = defaultdict(list)
         self.deaths = 0
+        self.refuses_results = False
         self._chance = random.Random(seed)  # noqa: S311 (a schedule, not a secret)
         self._dead = asyncio.Event()
         self._steps_left = 0  # until somebody kills it; below 0 nobody does
@@ -181,6 +183,8 @@ class World(Core, Engine):
     async def send(self, *records: OutgoingRecord) -> None:
         for record in records:
             await self._pause()
+            if record.topic == RESULTS and self.refuses_results:
+                raise BrokerUnavailable("producing: not authorized")
             self.produced += 1
             if record.topic == ATTEMPTS:
                 self.counts.append((record.key, record.value))
@@ -420,6 +424,24 @@ def test_a_suspect_that_is_cut_off_again_and_again_is_not_given_up() -> None:
     for _ in range(DELIVERIES + 1):
         world.live(stop_after=30)
         assert not world.outcomes
+    live_until_all_is_answered(world)
+
+    assert_justice(world)
+
+
+def test_a_suspect_whose_answer_nobody_takes_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.outbox._MIN_BACKOFF_S", 0.001)
+    world = World({Partition("t", 0): [Kind.GOOD]}, seed=9)
+    world.commits["t", 0] = (0, "until=1")
+    world.drain_timeout_s = 5.0  # so that whoever tries again learns that it is too late
+
+    world.refuses_results = True
+    for _ in range(DELIVERIES + 1):
+        world.live(stop_after=30)
+        assert not world.outcomes
+    world.refuses_results = False
     live_until_all_is_answered(world)
 
     assert_justice(world)
