@@ -19,7 +19,9 @@ from aiokafka.errors import (
     GroupLoadInProgressError,
     NotCoordinatorForGroupError,
 )
+from aiokafka.protocol.commit import OffsetFetchRequest
 
+from cortex_stream.kafka.commits import Commit, Place, commits_told
 from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.reader import Position
 from cortex_stream.settings.tree import Settings
@@ -80,13 +82,17 @@ class Bookmarks:
     async def read(self, group: str) -> dict[Position, Bookmark]:
         """Return the bookmarks of a group (without the prefix), by catalogue name and partition."""
         prefix = self._settings.topic("")
-        asked = partial(self._admin.list_consumer_group_offsets, self._settings.topic(group))
-        offsets = await self._patiently(asked)
+        commits = await self._patiently(partial(self._ask, self._settings.topic(group)))
         return {
-            (at.topic.removeprefix(prefix), at.partition): Bookmark(each.offset, each.metadata)
-            for at, each in offsets.items()
-            if each.offset >= 0
+            (topic.removeprefix(prefix), partition): Bookmark(*commit)
+            for (topic, partition), commit in commits.items()
         }
+
+    async def _ask(self, group: str) -> dict[Place, Commit]:
+        """Do as `AIOKafkaAdminClient.list_consumer_group_offsets`, which overlooks errors."""
+        coordinator = await self._admin.find_coordinator(group)
+        request = OffsetFetchRequest(group, None)
+        return commits_told(await self._admin._send_request(request, coordinator))  # noqa: SLF001
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Return the answer; a group that nobody looks after yet has somebody in a moment."""

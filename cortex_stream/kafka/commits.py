@@ -6,15 +6,21 @@ Owner: the thread that runs the aiokafka consumer; all of these must be awaited 
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import (
     IllegalGenerationError,
     KafkaError,
+    NoError,
+    NotCoordinatorForGroupError,
     RebalanceInProgressError,
     UnknownMemberIdError,
+    UnknownTopicOrPartitionError,
+    for_code,
 )
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 Place = tuple[str, int]
@@ -22,7 +28,7 @@ Place = tuple[str, int]
 Commit = tuple[int, str]
 """An offset and a text."""
 _ENDS_TIMEOUT_S: Final = 2.0  # of the session timeout, 10 s unless set
-_COMMIT_AGAIN_S: Final = 0.1
+_ASK_AGAIN_S: Final = 0.1
 
 
 class Membership(NamedTuple):
@@ -40,11 +46,47 @@ class Membership(NamedTuple):
 async def read_commits(consumer: Any, places: Iterable[Place]) -> dict[Place, Commit]:
     """Return the last commits of the group of `consumer`; places without one are left out.
 
-    Waits for the brokers, however long they are away.
+    Waits for the brokers, however long they are away, and for a coordinator that still loads.
+
+    Raises:
+        KafkaError: the group is not ours to read.
     """
+    partitions = defaultdict(list)
+    for topic, partition in places:
+        partitions[topic].append(partition)
     coordinator = consumer._coordinator  # noqa: SLF001 (`committed` gives no texts)
-    committed = await coordinator.fetch_committed_offsets([TopicPartition(*at) for at in places])
-    return {tuple(at): (said.offset, said.metadata) for at, said in committed.items()}
+    request = OffsetFetchRequest(coordinator.group_id, list(partitions.items()))
+    while partitions:
+        await coordinator.ensure_coordinator_known()
+        try:
+            return commits_told(await coordinator._send_req(request))  # noqa: SLF001
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            if isinstance(error, NotCoordinatorForGroupError):
+                coordinator.coordinator_dead()
+        await asyncio.sleep(_ASK_AGAIN_S)
+    return {}
+
+
+def commits_told(response: Any) -> dict[Place, Commit]:
+    """Return the commits in an answer to OffsetFetch; places without one are left out.
+
+    aiokafka overlooks what it says of the group as a whole, such as that its coordinator still loads:
+    then it holds no partitions, as if nothing had ever been committed.
+
+    Raises:
+        KafkaError: of the group or of a partition; `retriable` where one may ask again.
+    """
+    told = [(topic, *each) for topic, partitions in response.topics for each in partitions]
+    for code in (response.error_code, *(each[-1] for each in told)):
+        if code not in {NoError.errno, UnknownTopicOrPartitionError.errno}:
+            raise for_code(code)
+    return {
+        (topic, partition): (offset, text)
+        for topic, partition, offset, text, _ in told
+        if offset >= 0
+    }
 
 
 async def seek_to(consumer: Any, offsets: Mapping[Place, int]) -> None:
@@ -114,7 +156,7 @@ async def _commit(consumer: Any, member: Membership, commits: Mapping[Place, Com
         except KafkaError as error:
             if not error.retriable:
                 raise
-            await asyncio.sleep(_COMMIT_AGAIN_S)
+            await asyncio.sleep(_ASK_AGAIN_S)
         else:
             return True
 

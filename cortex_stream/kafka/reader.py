@@ -3,6 +3,7 @@
 Owner: the event loop that entered the `TopicReader`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from cortex_stream.errors import TopicsMismatch
+from cortex_stream.errors import BrokerUnavailable, TopicsMismatch
 from cortex_stream.kafka.connection import connected, connection_arguments, reaching_brokers
 from cortex_stream.kafka.undecodable import (
     Record,
@@ -26,6 +27,7 @@ _POLL_MS: Final = 200
 _FETCH_BYTES: Final = 8 << 20  # of one partition at once: reads a whole topic in few round trips
 _FETCH_WAIT_S: Final = 0.05  # at the end of a partition; what is asked for next waits for it
 _STEP_RECORDS: Final = 500
+_MOST_SILENT_S: Final = 60.0  # a broker's restart takes 20 s
 
 V = TypeVar("V")
 
@@ -75,6 +77,7 @@ class TopicReader:
         self._topics = {settings.topic(name): name for name in topics}
         self._start = start
         self.undecodable = 0
+        self._silent_s = 0.0  # that polls took since the last one that got on
         self._client: Any = None
         self._opened = AsyncExitStack()
         self._partitions: list[TopicPartition] = []
@@ -116,7 +119,7 @@ class TopicReader:
         with reaching_brokers(self._settings):
             ends = await self._client.end_offsets(self._partitions)
         while not await self._reached(ends):
-            for record in await self._poll():
+            for record in await self._poll_on():
                 yield record
 
     async def begins(self) -> dict[Position, int]:
@@ -161,12 +164,30 @@ class TopicReader:
             self._client.seek(part, begin)
         left = {part: end for part, (_, end) in parts.items()}
         while left:
-            for record in await self._poll():
+            for record in await self._poll_on():
                 if record.offset < ranges[record.topic, record.partition][1]:
                     yield record
             for part in [part for part, end in left.items() if await self._reached({part: end})]:
                 self._client.pause(part)
                 del left[part]
+
+    async def _poll_on(self) -> list[ReadRecord]:
+        """Poll for records that are there; the client waits for ever for brokers that are not."""
+        clock = asyncio.get_running_loop()
+        began_s, before = clock.time(), await self._positions()
+        records = await self._poll()
+        moved = await self._positions() != before
+        self._silent_s = 0.0 if moved else self._silent_s + clock.time() - began_s
+        if self._silent_s >= _MOST_SILENT_S:
+            raise BrokerUnavailable(
+                f"reading {', '.join(self._topics.values())}: for {_MOST_SILENT_S:g} s Kafka at"
+                f" {self._settings.kafka_brokers} has given nothing of what it has",
+                repair="look whether each of its partitions has a leader, and begin again",
+            )
+        return records
+
+    async def _positions(self) -> list[int]:
+        return [await self._client.position(part) for part in self._client.assignment()]
 
     async def _poll(self) -> list[ReadRecord]:
         with reaching_brokers(self._settings):

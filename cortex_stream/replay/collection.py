@@ -80,7 +80,7 @@ async def _expect(settings: Settings, standing: Standing, *, most_texts: int) ->
     async with TopicReader(settings, [plan.topic]) as reader:
         begins = await reader.begins()
         found.expired_offsets = sum(
-            max(0, begins[place] - begin) for place, (begin, _) in ranges.items()
+            max(0, min(begins[place], end) - begin) for place, (begin, end) in ranges.items()
         )
         async for record in reader.between(ranges):
             if not selection.picks_time(record.timestamp_ms):

@@ -96,7 +96,7 @@ class Injection:
 
         Raises:
             Cancelled: somebody said so.
-            OperatorError: the topic no longer has what the plan names.
+            OperatorError: the topic no longer has what the plan names, or Kafka forgot the plan.
             BrokerUnavailable: no broker answers.
         """
         positions = [(self._plan.topic, each.partition) for each in self._plan.ranges]
@@ -207,7 +207,13 @@ class Injection:
         async with Bookmarks(self._settings) as bookmarks:
             while True:
                 standing = read_standing(self._id, await bookmarks.read(group_of(self._id)))
-                if standing is None or standing.plan.state == "cancelled":
+                if standing is None:
+                    raise OperatorError(
+                        f"replay {self._id}: Kafka keeps its plan no longer"
+                        " (offsets.retention.minutes, or its group was deleted)",
+                        repair="begin anew, with another --id and --from where this one stopped",
+                    )
+                if standing.plan.state == "cancelled":
                     return
                 self._tell(await self._write(writer))
                 await asyncio.sleep(_REMEMBER_S)
