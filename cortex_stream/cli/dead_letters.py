@@ -15,7 +15,7 @@ import typer
 
 from cortex_stream.cli.dead_letter_view import letters_table, show_letter
 from cortex_stream.cli.editor import edited
-from cortex_stream.cli.output import console, print_json, show_error
+from cortex_stream.cli.output import console, print_json, show_error, show_hint
 from cortex_stream.cli.principal import principal
 from cortex_stream.cli.redrive_run import RedriveRun
 from cortex_stream.clock import SystemClock
@@ -28,9 +28,15 @@ from cortex_stream.dead_letters.letterbox import (
     with_payload,
 )
 from cortex_stream.dead_letters.mend import mended
-from cortex_stream.dead_letters.redrive import Turns, letter_id
+from cortex_stream.dead_letters.redrive import (
+    Reason,
+    Refusal,
+    Turns,
+    decide_redrive,
+    letter_id,
+)
 from cortex_stream.dead_letters.view import described, exported, readable
-from cortex_stream.errors import OperatorError, Refused
+from cortex_stream.errors import BrokerUnavailable, OperatorError, Refused
 from cortex_stream.settings.tree import Settings, load_settings
 
 dead_letters_app = typer.Typer(
@@ -41,6 +47,7 @@ MOST_AT_ONCE: Final = 10_000
 """What one redrive takes unless it is told --all: a mistake stays of a size that can be mended."""
 _LEFT_ALONE: Final = 1
 _NO_TURNS: Final = Turns()
+_MENDED_BY_EDITING: Final = (Reason.NO_PAYLOAD, Reason.TOO_LARGE)
 
 Names = Annotated[
     list[str] | None,
@@ -148,9 +155,15 @@ def export(
     if output == Path("-"):
         asyncio.run(_export(settings, letters, sys.stdout.buffer))
         return
+    if output.exists():
+        raise OperatorError(
+            f"writing {output}: File exists", repair="name a file that does not exist yet"
+        )
+    part = output.with_name(f"{output.name}.part")  # what was cut off must not look whole
     try:
-        with output.open("xb") as file:
+        with part.open("wb") as file:
             written = asyncio.run(_export(settings, letters, file))
+        part.rename(output)
     except OSError as error:
         raise OperatorError(f"writing {output}: {error.strerror}") from error
     console().print(f"{written} letters written to {output}", markup=False, soft_wrap=True)
@@ -210,7 +223,7 @@ def redrive(
     )
     most = limit if everything else min(limit or MOST_AT_ONCE, MOST_AT_ONCE)
     if edit:
-        letters = _alone(_mended(settings, asyncio.run(_one(settings, places[0]))[0]))
+        letters = _alone(_mended(settings, _editable(settings, places[0], again=again)))
         yes = yes or typer.confirm("Send it?", err=True)
     else:
         letters = _chosen(settings, places, wanted, None)
@@ -262,6 +275,19 @@ def _place(name: str) -> Place:
 
 def _turns_of(letter: Letter, turns: dict[str, Turns], settings: Settings) -> Turns:
     return turns.get(letter_id(letter, prefix=settings.kafka.topic_prefix), _NO_TURNS)
+
+
+def _editable(settings: Settings, place: Place, *, again: bool) -> Letter:
+    """Return the letter that a person is about to edit; refuse first what would be refused then."""
+    letter, turns, missing = asyncio.run(_one(settings, place))
+    decided = decide_redrive(
+        letter, turns, prefix=settings.kafka.topic_prefix, again=again, edited=True
+    )
+    if isinstance(decided, Refusal) and decided.reason not in _MENDED_BY_EDITING:
+        raise OperatorError(f"editing dead letter {place}: {decided.text}")
+    if missing is not None:
+        show_hint(f"its payload is not there: {missing}")
+    return letter
 
 
 def _mended(settings: Settings, letter: Letter) -> Letter:
@@ -339,6 +365,8 @@ async def _export(settings: Settings, letters: AsyncIterator[Letter], output: Bi
     async for letter in letters:
         try:
             whole = await with_payload(settings, letter)
+        except BrokerUnavailable:  # not gone: a backup without it would look as if it were
+            raise
         except OperatorError:
             whole = letter
         line = exported(whole, _turns_of(letter, turns, settings))

@@ -13,13 +13,14 @@ import pytest
 from typer.testing import Result
 
 from cortex_stream.clock import SystemClock
+from cortex_stream.dead_letters.letter import Letter
 from cortex_stream.delivery.dead_letter import Failure, dead_letter
 from cortex_stream.engine.handover import read_arrival
-from cortex_stream.errors import CortexError, InvalidField, StuckRun
+from cortex_stream.errors import BrokerUnavailable, CortexError, InvalidField, StuckRun
 from cortex_stream.kafka.producer import KafkaProducer
 from cortex_stream.kafka.reader import ReadRecord, TopicReader
 from cortex_stream.record import OutgoingRecord, RecordSource
-from cortex_stream.settings.tree import load_settings
+from cortex_stream.settings.tree import Settings, load_settings
 from schemas.audit import AuditRecord
 from schemas.priority import Lane
 from topics.names import AUDIT, VALIDATION, request_topic, stage_topic
@@ -192,6 +193,34 @@ def test_an_export_holds_every_byte(run: Run, tmp_path: Path) -> None:
     assert lines(to_stdout) == exported
     assert onto_it.exit_code == 1
     assert "File exists" in onto_it.stderr
+    assert "name a file that does not" in onto_it.stderr
+
+
+def test_an_export_that_was_cut_off_looks_not_whole_and_is_no_obstacle(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(produce(*(letter(request(f"export-{n}", "export")) for n in range(2))))
+    file = tmp_path / "letters.jsonl"
+    export = ("dead-letters", "export", "--tenant", "export", "-o", str(file))
+    given = iter(range(1))
+
+    async def unreachable(_settings: Settings, whole: Letter) -> Letter:
+        if next(given, None) is None:
+            raise BrokerUnavailable("reading cortex.requests.low: no leader")
+        return whole
+
+    with monkeypatch.context() as broken:
+        broken.setattr("cortex_stream.cli.dead_letters.with_payload", unreachable)
+        cut = run(*export)
+        there = file.exists()
+    again = run(*export)
+
+    assert cut.exit_code == 1
+    assert "no leader" in cut.stderr
+    assert not there
+    assert again.exit_code == 0, again.output
+    assert len(file.read_text().splitlines()) == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["letters.jsonl"]
 
 
 def test_a_dry_run_says_what_would_be_sent_and_changes_nothing(run: Run) -> None:
@@ -417,6 +446,34 @@ def test_a_mended_payload_is_not_sent_where_the_question_is_answered_with_no(
     assert result.exit_code == 0
     assert "1 letter would be put back" in result.stdout
     assert put_back(["asked"]) == []
+
+
+def test_a_letter_that_would_be_left_alone_is_not_given_to_the_editor(
+    run: Run, tmp_path: Path
+) -> None:
+    asyncio.run(
+        produce(
+            letter(request("unopened", "unopened", texts=[""])),
+            letter(request("unopened-event", "unopened"), topic="cortex.events"),
+        )
+    )
+    found = names(run, "unopened")
+    mended = editor(tmp_path, '""', '"mended"')
+    edit = ("dead-letters", "redrive", found["unopened"], "--edit", "--yes")
+    first = run(*edit, env=mended)
+    assert first.exit_code == 0, first.output
+
+    again = run(*edit, env={"VISUAL": "false"})
+    event = run(
+        "dead-letters", "redrive", found["unopened-event"], "--edit", env={"VISUAL": "false"}
+    )
+    told = run(*edit, "--again", env=mended)
+
+    assert again.exit_code == event.exit_code == 1
+    assert "--again" in again.stderr
+    assert "events are handled in the order" in event.stderr
+    assert told.exit_code == 0, told.output
+    assert len(put_back(["unopened"])) == 2
 
 
 def test_the_rate_is_kept(run: Run) -> None:
