@@ -8,6 +8,7 @@ MAX_SAFE_INTEGER: Final = 2**53
 """Beyond it, JSON readers that use doubles (JavaScript, orjson past 64 bits) lose digits."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+UnixMs = Annotated[int, Field(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 Identifier = Annotated[
     str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from pydantic import Field, FiniteFloat
 
-from schemas.contract import Count, Message
+from schemas.contract import MAX_SAFE_INTEGER, Count, Message, UnixMs
 from schemas.outcomes import ModelIdentity
 from schemas.priority import Lane
 from schemas.requests import ModelReference
@@ -45,8 +45,8 @@ class Waiting(Message):
         ge=1, description="How often it has waited by then: the number of its topic."
     )
     lane: Lane = Field(description="Where it goes on: the retry topics hold those of every lane.")
-    due_unix_ms: int = Field(description="Not before, on the clock of the worker that wrote it.")
-    first_failed_unix_ms: int = Field(description="When its first attempt failed.")
+    due_unix_ms: UnixMs = Field(description="Not before, on the clock of the worker that wrote it.")
+    first_failed_unix_ms: UnixMs = Field(description="When its first attempt failed.")
     code: str = Field(description="Error code of the last attempt.")
 
 
@@ -69,8 +69,8 @@ class Handover(Message):
     topic: str = Field(description="The source record's topic, as the cluster names it.")
     partition: Count
     offset: Count
-    timestamp_ms: int
-    attempt: int = Field(ge=1)
+    timestamp_ms: UnixMs
+    attempt: int = Field(ge=1, le=MAX_SAFE_INTEGER)
     spent_ms: FiniteFloat = Field(ge=0, description="From the source record's poll on.")
     left_ms: FiniteFloat | None = Field(
         description="Of the deadline, at the hand-over: clocks of two processes do not compare."

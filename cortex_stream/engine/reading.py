@@ -18,7 +18,13 @@ from cortex_stream.engine.models import ServedModels
 from cortex_stream.engine.parse import Envelope, decode, read_attributes, readable_id
 from cortex_stream.engine.stage import Progress
 from cortex_stream.engine.validate import payload_digest, validate
-from cortex_stream.errors import CortexError, Expired, InvalidHandover, ResourceExhausted
+from cortex_stream.errors import (
+    CortexError,
+    Expired,
+    InvalidHandover,
+    OutcomeTooLarge,
+    ResourceExhausted,
+)
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.budget import decide_deadline
 from cortex_stream.routing.pipeline import Pipeline, choose_pipeline, decide_pipeline_route
@@ -203,8 +209,16 @@ class Reader:
 
         Raises:
             ResourceExhausted: so it does.
+            OutcomeTooLarge: its answer, which names each label for each text, is surely so.
         """
         labels = data.labels if isinstance(data, ClassifyData) else None
+        answer_bytes = len(data.texts) * sum(len(label.encode()) for label in labels or ())
+        if answer_bytes > self._limits.outcome_bytes:
+            raise OutcomeTooLarge(
+                f"its answer would name {len(labels or ())} labels for each text, {answer_bytes} bytes"
+                f" at least; the results topic takes {self._limits.outcome_bytes}; send fewer texts or"
+                " shorter labels"
+            )
         inputs = len(data.texts) + len(labels or ())
         needs_bytes = weight_bytes(record_bytes=len(value or b""), texts=inputs)
         if needs_bytes > self._most_request_bytes:

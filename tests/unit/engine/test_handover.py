@@ -283,6 +283,8 @@ def progress(**changes: object) -> dict[str, object]:
         {"left_ms": "soon"},
         {"offset": -1},
         {"attempt": 0},
+        {"attempt": 2**60},
+        {"timestamp_ms": -(2**60)},
         {"more": 1},
         {"progress": None},
         {"progress": progress(dims=7)},

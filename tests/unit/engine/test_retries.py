@@ -1,6 +1,7 @@
 """A failure that may heal: the request waits in a topic, and its next attempt goes the whole way."""
 
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -293,7 +294,10 @@ async def test_it_is_due_at_its_time_and_never_held_longer_than_was_decided(
         assert due_in_s == pytest.approx((10_000 - written_ms) / 1000)
 
 
-@pytest.mark.parametrize("waiting", [None, {"retry": 0}])
+NEVER = {"retry": 1, "lane": "low", "due_unix_ms": 10**400, "first_failed_unix_ms": 0, "code": ""}
+
+
+@pytest.mark.parametrize("waiting", [None, {"retry": 0}, NEVER])
 async def test_a_record_of_a_retry_topic_that_nobody_made_wait_is_a_dead_letter_at_once(
     waiting: object, clock: ManualClock
 ) -> None:
@@ -301,7 +305,7 @@ async def test_a_record_of_a_retry_topic_that_nobody_made_wait_is_a_dead_letter_
         outcome = await engine.process(request(), source())
         place = retried(outcome, timestamp_ms=clock.unix_ms())
         *client, (name, header) = place.headers
-        changed = orjson.dumps(orjson.loads(header or b"") | {"waiting": waiting})
+        changed = json.dumps(json.loads(header or b"") | {"waiting": waiting}).encode()
         spoilt = replace(place, headers=[*client, (name, changed)])
 
         assert engine.due_in_s(spoilt) == 0

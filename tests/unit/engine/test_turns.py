@@ -10,6 +10,7 @@ from cortex_stream.engine.engine import Engine
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.outcomes import OutcomeKind
+from schemas.requests import CLASSIFY
 from tests.unit.engine.desk import open_engine, request, source
 from tests.unit.engine.hostile import HOSTILE
 from tests.unit.engine.turns import measured_turns
@@ -63,6 +64,12 @@ LARGE = {
     "marks": request([f"{n} {MARKS}"[:16_000] for n in range(32)]),
     "marks as a text too long": request([MARKS * 30]),
     "late": request([MARKS] * 32, deadlinems=0),
+    # An answer names each label for each text: 260 MB.
+    "labels for each text": request(
+        ["x"] * 256,
+        type=CLASSIFY,
+        data={"labels": [f"{n:02}{'x' * 32_000}" for n in range(31)]},
+    ),
 }
 
 
@@ -80,6 +87,17 @@ async def test_no_turn_is_long_with_a_hostile_mebibyte(value: bytes) -> None:
     # then
     assert {outcome.kind for outcome in outcomes[1:]} == {OutcomeKind.RESULT}
     print(f"longest turn {1000 * max(turns_s):.1f} ms")
+    assert max(turns_s) < LIMIT_S
+
+
+async def test_no_turn_is_long_with_a_mebibyte_of_headers() -> None:
+    headers = [("a", b"")] * 350_000
+
+    async with open_engine(clock=SystemClock()) as engine:
+        with measured_turns() as turns_s:
+            outcome = await engine.process(b"{", source(headers=headers))
+
+    assert outcome.kind is OutcomeKind.REJECTED
     assert max(turns_s) < LIMIT_S
 
 
