@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cortex_stream.errors import OperatorError
 from cortex_stream.settings.section import Section
@@ -33,6 +33,13 @@ class KafkaSecurity(Section):
         None, description="File that holds the SASL password.", examples=["/run/secrets/kafka"]
     )
 
+    @field_validator(
+        "ca_file", "cert_file", "key_file", "username", "password", "password_file", mode="before"
+    )
+    @classmethod
+    def _given(cls, value: object) -> object:
+        return None if value == "" else value  # compose passes on an unset variable as an empty one
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.protocol.startswith("SASL") and (
@@ -41,6 +48,20 @@ class KafkaSecurity(Section):
             raise ValueError(
                 f"protocol {self.protocol} needs username and password (or password_file)"
             )
+        if not self.protocol.startswith("SASL") and (
+            self.username or self.password or self.password_file
+        ):
+            raise ValueError(
+                f"protocol {self.protocol} proves no user: leave username and password out, or set"
+                " protocol to SASL_SSL or SASL_PLAINTEXT"
+            )
+        if not self.protocol.endswith("SSL") and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError(
+                f"protocol {self.protocol} encrypts nothing: leave the certificates out, or set"
+                " protocol to SSL or SASL_SSL"
+            )
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file needs cert_file, the certificate that it is the key of")
         return self
 
     def sasl_password(self) -> str:

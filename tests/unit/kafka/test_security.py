@@ -2,7 +2,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from cortex_stream.devstack.tls import write_certificates
 from cortex_stream.errors import OperatorError
@@ -124,3 +124,33 @@ def test_every_client_gets_addresses_and_identity() -> None:
 
     assert arguments["bootstrap_servers"] == "a:1,b:2"
     assert arguments["security_protocol"] == "SASL_PLAINTEXT"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"protocol": "PLAINTEXT", "username": "cortex"}, "proves no user"),
+        ({"protocol": "SSL", "password": "s3cret"}, "proves no user"),
+        ({"protocol": "SSL", "password_file": "/run/secrets/kafka"}, "proves no user"),
+        ({"protocol": "PLAINTEXT", "ca_file": "/etc/ca.pem"}, "encrypts nothing"),
+        (
+            {
+                "protocol": "SASL_PLAINTEXT",
+                "username": "cortex",
+                "password": "s3cret",
+                "cert_file": "/run/tls.crt",
+            },
+            "encrypts nothing",
+        ),
+        ({"protocol": "SSL", "key_file": "/run/tls.key"}, "key_file needs cert_file"),
+    ],
+)
+def test_what_the_protocol_would_ignore_is_refused(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        KafkaSecurity.model_validate(given)
+
+
+def test_an_empty_variable_is_one_that_is_not_set() -> None:
+    names = ("ca_file", "cert_file", "key_file", "username", "password", "password_file")
+
+    assert KafkaSecurity.model_validate(dict.fromkeys(names, "")) == KafkaSecurity()
