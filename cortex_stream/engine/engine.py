@@ -23,13 +23,14 @@ from cortex_stream.delivery.retry import (
 )
 from cortex_stream.engine.endings import Asker, Endings, forget_stack
 from cortex_stream.engine.events import decide_effects, event_type_label
-from cortex_stream.engine.handover import due_in_s, hand_over, retry_later
+from cortex_stream.engine.handover import due_in_s, hand_over, retry_later, set_back
 from cortex_stream.engine.limits import Gates, in_time
 from cortex_stream.engine.models import ServedModel, ServedModels
 from cortex_stream.engine.parse import Envelope, decode
-from cortex_stream.engine.reading import Reader, Try, check_in_time, unforeseen
+from cortex_stream.engine.reading import Opened, Reader, Try, check_in_time, unforeseen
 from cortex_stream.engine.reuse import DedupeWindow, find_reuse
 from cortex_stream.engine.stage import Stage
+from cortex_stream.engine.validate import payload_digest
 from cortex_stream.errors import (
     CortexError,
     Expired,
@@ -42,7 +43,7 @@ from cortex_stream.errors import (
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.hosting import Handoff, next_hop
 from cortex_stream.routing.pipeline import BUILT_IN, Pipeline
-from cortex_stream.routing.request import WorkItem
+from cortex_stream.routing.request import WorkItem, tenant_of
 from cortex_stream.routing.route import StageName
 from cortex_stream.scheduling.crowding import Crowding
 from cortex_stream.scheduling.fair_gate import FairGate
@@ -125,7 +126,8 @@ class Engine:
         """Return how the request ends if that is known at once, else what answers it.
 
         It may end in a hand-over: before a stage that is not hosted here; or, to be read again
-        later, after a failure that may heal, or at once where a crowded topic has no room for it.
+        later, after a failure that may heal, or at once, before its data is looked at, where a
+        crowded topic has no room for it.
         The caller may acknowledge it once `Outcome.records` are durable.
 
         Raises, and so does what answers it:
@@ -134,7 +136,12 @@ class Engine:
         """
         if len(value or b"") > INLINE_BYTES or len(source.headers) > INLINE_HEADERS:
             return partial(self._begin_aside, value, source)
-        return self._go_on(self._reader.read(value, source), value, source)
+        opened = self._reader.open(value, source)
+        if isinstance(opened, Outcome):
+            return opened
+        if self._must_wait(opened):
+            return self._set_back(opened)
+        return self._go_on(self._reader.read(opened), value, source)
 
     def process_event(self, value: bytes | None, source: RecordSource) -> Outcome:
         """Return the effect of one event; a refused one ends as `rejected`, like a request."""
@@ -178,18 +185,45 @@ class Engine:
         # Whose it is nobody knows before it is read.
         lane, cost = source.lane or Lane.MEDIUM, len(value or b"")
         async with self._aside.entered(lane=lane, tenant="", cost=cost):
-            read = await asyncio.to_thread(self._reader.read, value, source)
+            opened = await asyncio.to_thread(self._reader.open, value, source)
+            if isinstance(opened, Outcome):
+                return opened
+            if self._must_wait(opened):
+                return self._set_back(opened)
+            read = await asyncio.to_thread(self._reader.read, opened)
         begun = self._go_on(read, value, source)
         return begun if isinstance(begun, Outcome) else await begun()
+
+    def _must_wait(self, opened: Opened) -> bool:
+        """Tell whether a crowded topic has no room for a client's request. Its data is not needed."""
+        source = opened.source
+        return opened.arrival is None and self._crowding.must_wait(
+            opened.lane,
+            tenant_of(opened.attributes),
+            topic=source.topic,
+            topic_lane=source.lane,
+        )
+
+    def _set_back(self, opened: Opened) -> Outcome:
+        attributes = opened.attributes
+        return set_back(
+            attributes,
+            payload_digest(attributes.type, opened.envelope.data),
+            opened.value,
+            opened.source,
+            lane=opened.lane,
+            deadline=opened.deadline,
+            now_s=self._clock.monotonic_s(),
+        )
 
     def _go_on(
         self, read: tuple[WorkItem, Try] | Outcome, value: bytes | None, source: RecordSource
     ) -> Outcome | Answering:
-        """Answer what was read, unless it has ended or its tenant must wait."""
+        """Answer what was read, unless it has ended."""
         if isinstance(read, Outcome):
             return read
         item, begin = read
-        if _is_new(item, begin, source):
+        if _is_new(begin, source):
             type_label = item.request.attributes.type
             metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
         try:
@@ -197,10 +231,6 @@ class Engine:
         except Expired as late:
             ended = self._give_up(OutcomeKind.EXPIRED, late, item, value, begin)
             return replace(ended, deadline=item.deadline)  # which may still be to come
-        if source.stage is None and self._crowding.must_wait(
-            item.lane, item.request.tenant, topic=source.topic, topic_lane=source.lane
-        ):
-            return self._hand_over(item, value, VALIDATION, begin)
         return partial(self._answer_once, item, value, begin, source)
 
     def _check_time(self, item: WorkItem, begin: Try) -> None:
@@ -356,12 +386,9 @@ class Engine:
         )
 
 
-def _is_new(item: WorkItem, begin: Try, source: RecordSource) -> bool:
-    """Tell whether the request is read for the first time: not handed on, set back or retried."""
-    if source.stage is None:
-        return True
-    first = source.stage == VALIDATION and begin.tries.attempt == 1
-    return first and item.reinjection is not None
+def _is_new(begin: Try, source: RecordSource) -> bool:
+    """Tell whether the request is read for the first time: not handed on or retried."""
+    return source.stage in (None, VALIDATION) and begin.tries.attempt == 1
 
 
 def _is_unjudged(item: WorkItem, source: RecordSource) -> bool:

@@ -29,7 +29,8 @@ from schemas.handovers import (
     Reinjection,
     Waiting,
 )
-from schemas.requests import ClassifyData
+from schemas.priority import Lane
+from schemas.requests import DATA_BY_TYPE, ClassifyData, RequestAttributes
 from topics.names import VALIDATION, retry_topic, stage_topic
 
 _VERSION: Final = 1
@@ -69,13 +70,52 @@ def hand_over(
     attempt: int,
     now_s: float,
 ) -> Outcome:
-    """Return what ends the work item here: the record with which another worker goes on.
-
-    `stage` is where: `validation`, before any progress, means from the beginning and at its turn.
-    """
+    """Return what ends the work item here: the record with which a worker of `stage` goes on."""
     topic = stage_topic(stage, item.lane)
-    headers = _headers(item, stage, progress, attempt=attempt, waiting=item.waited, now_s=now_s)
+    headers = _headers(
+        item.source,
+        stage,
+        progress,
+        attempt=attempt,
+        waiting=item.waited,
+        reinjection=item.reinjection,
+        deadline=item.deadline,
+        now_s=now_s,
+    )
     return _handed(item, value, topic=topic, headers=headers, stage=stage, attempt=attempt)
+
+
+def set_back(
+    attributes: RequestAttributes,
+    payload_digest: bytes,
+    value: bytes | None,
+    source: RecordSource,
+    *,
+    lane: Lane,
+    deadline: Deadline | None,
+    now_s: float,
+) -> Outcome:
+    """Return what ends a client's request here: the record from which it is read at its turn.
+
+    Type and data may be anything: nobody has looked at them yet.
+    """
+    headers = _headers(source, VALIDATION, Progress(), attempt=1, deadline=deadline, now_s=now_s)
+    record = OutgoingRecord(stage_topic(VALIDATION, lane), source.key, value, headers)
+    return Outcome(
+        outcome_id(
+            source=attributes.source,
+            request_id=attributes.id,
+            payload_digest=payload_digest,
+            replay_id=None,
+        ),
+        attributes.id,
+        None,
+        attributes.type if attributes.type in DATA_BY_TYPE else "unknown",
+        (record,),
+        traceparent=attributes.traceparent,
+        handed_to=VALIDATION,
+        deadline=deadline,
+    )
 
 
 def retry_later(
@@ -97,7 +137,16 @@ def retry_later(
         code=error.code,
     )
     topic, attempt = retry_topic(later.retry), tries.attempt + 1
-    headers = _headers(item, VALIDATION, Progress(), attempt=attempt, waiting=waiting, now_s=now_s)
+    headers = _headers(
+        item.source,
+        VALIDATION,
+        Progress(),
+        attempt=attempt,
+        waiting=waiting,
+        reinjection=item.reinjection,
+        deadline=item.deadline,
+        now_s=now_s,
+    )
     outcome = _handed(
         item, value, topic=topic, headers=headers, stage=VALIDATION, attempt=tries.attempt
     )
@@ -190,16 +239,17 @@ def position_of(arrival: Arrival, request: Request, route: Route) -> int:
 
 
 def _headers(
-    item: WorkItem,
+    source: RecordSource,
     stage: str,
     progress: Progress,
     *,
     attempt: int,
-    waiting: Waiting | None,
+    deadline: Deadline | None,
     now_s: float,
+    waiting: Waiting | None = None,
+    reinjection: Reinjection | None = None,
 ) -> Headers:
     """Return the source record's headers and ours behind them."""
-    source = item.source
     found, vectors = _pack(progress)
     handover = Handover(
         version=_VERSION,
@@ -210,10 +260,10 @@ def _headers(
         timestamp_ms=source.timestamp_ms,
         attempt=attempt,
         spent_ms=max(0.0, (now_s - source.received_s) * 1000),
-        left_ms=None if item.deadline is None else item.deadline.remaining_s(now_s=now_s) * 1000,
+        left_ms=None if deadline is None else deadline.remaining_s(now_s=now_s) * 1000,
         progress=found,
         waiting=waiting,
-        reinjection=item.reinjection,
+        reinjection=reinjection,
     )
     # Without what is not said: workers of an earlier release know no such fields.
     ours: list[tuple[str, bytes | None]] = [

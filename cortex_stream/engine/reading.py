@@ -31,6 +31,7 @@ from cortex_stream.routing.pipeline import Pipeline, choose_pipeline, decide_pip
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.scheduling.admission import weight_bytes
 from cortex_stream.settings.sections import LimitsSettings
+from cortex_stream.values import value
 from schemas.handovers import Reinjection
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane, effective_lane
@@ -49,6 +50,27 @@ _NOBODYS_REPLAY: Final = Reinjection(replay_id="unknown", publish_to="replays")
 log = structlog.stdlib.get_logger(__name__)
 
 
+@value()
+class Opened:
+    """A request of which it is known who asks, and until when, but not yet what.
+
+    Attributes:
+        value: the record's.
+        source: where its client wrote it.
+        lane: its topic's or, if it says so, a lower one.
+        deadline: when nobody waits any more, on this process's monotonic clock.
+        arrival: what another worker has handed over with it; None for a record of a client.
+    """
+
+    value: bytes | None
+    source: RecordSource
+    envelope: Envelope
+    attributes: RequestAttributes
+    lane: Lane
+    deadline: Deadline | None
+    arrival: Arrival | None
+
+
 @dataclass(slots=True)
 class Try:
     """Where one try of a request stands, so that a failure can say so."""
@@ -61,7 +83,7 @@ class Try:
 class Reader:
     """Reads requests as clients, or other workers, have written them.
 
-    Holds nothing that changes: `read` may run in any thread.
+    Holds nothing that changes: `open` and `read` may run in any thread.
     """
 
     def __init__(
@@ -81,8 +103,8 @@ class Reader:
         self._pipelines = pipelines
         self._most_request_bytes = most_request_bytes
 
-    def read(self, value: bytes | None, source: RecordSource) -> tuple[WorkItem, Try] | Outcome:
-        """Return the work item in a record and where it stands, or how it ended: late, or refused.
+    def open(self, value: bytes | None, source: RecordSource) -> Opened | Outcome:
+        """Return whose request a record is, or how it ended: late, or refused.
 
         The deadline is looked at as soon as it is known, before the type and the data: a late
         request is `expired` whatever it asks, since nobody waits for a better answer.
@@ -101,11 +123,24 @@ class Reader:
                     source = arrival.origin
             attributes = read_attributes(envelope)
             deadline = self._deadline(attributes, source, arrival)
-            request = validate(attributes, envelope.data, limits=self._limits)
-            weight_bytes = self._weigh(value, request.data)
-            item = self._route(request, source, deadline, arrival, weight_bytes=weight_bytes)
         except Exception as raised:  # noqa: BLE001 (one record's bad luck must not be everybody's)
             return self.refuse(raised, value, source, envelope, arrival)
+        lane = effective_lane(lane=source.lane or Lane.MEDIUM, priority=attributes.priority)
+        return Opened(value, source, envelope, attributes, lane, deadline, arrival)
+
+    def read(self, opened: Opened) -> tuple[WorkItem, Try] | Outcome:
+        """Return the work item that is asked for and where it stands, or how it ended: refused.
+
+        Raises:
+            CortexError: with disposition FATAL.
+        """
+        value, arrival = opened.value, opened.arrival
+        try:
+            request = validate(opened.attributes, opened.envelope.data, limits=self._limits)
+            weight_bytes = self._weigh(value, request.data)
+            item = self._route(request, opened, weight_bytes=weight_bytes)
+        except Exception as raised:  # noqa: BLE001 (as above)
+            return self.refuse(raised, value, opened.source, opened.envelope, arrival)
         if arrival is None:
             return item, Try(FIRST_TRY, Progress(), VALIDATION)
         return item, Try(arrival.tries, arrival.progress, VALIDATION)
@@ -228,39 +263,30 @@ class Reader:
             )
         return needs_bytes
 
-    def _route(
-        self,
-        request: Request,
-        source: RecordSource,
-        deadline: Deadline | None,
-        arrival: Arrival | None,
-        *,
-        weight_bytes: int,
-    ) -> WorkItem:
-        """Decide lane, pipeline, stages and cost.
+    def _route(self, request: Request, opened: Opened, *, weight_bytes: int) -> WorkItem:
+        """Decide pipeline, stages and cost.
 
         Raises:
             Refused: no model answers such a request.
             InvalidHandover: what was handed over does not fit the request.
         """
-        attributes = request.attributes
-        lane = effective_lane(lane=source.lane or Lane.MEDIUM, priority=attributes.priority)
+        request_type, arrival = request.attributes.type, opened.arrival
         pipeline = choose_pipeline(
-            self._pipelines, attributes.type, lane=lane, tenant=request.tenant
+            self._pipelines, request_type, lane=opened.lane, tenant=request.tenant
         )
         again = None if arrival is None else arrival.reinjection
         chosen = None if again is None else again.model  # a replay's, in place of the request's
         model = self._models.find(chosen or request.data.model or pipeline.model)
-        route = decide_pipeline_route(pipeline, attributes.type, model)
+        route = decide_pipeline_route(pipeline, request_type, model)
         return WorkItem(
             request=request,
-            source=source,
-            lane=lane,
+            source=opened.source,
+            lane=opened.lane,
             pipeline=pipeline,
             route=route,
             position=0 if arrival is None else position_of(arrival, request, route),
             weight_bytes=weight_bytes,
-            deadline=deadline,
+            deadline=opened.deadline,
             reinjection=again,
             waited=None if arrival is None else arrival.waited,
         )

@@ -24,8 +24,8 @@ class Request:
 
     @property
     def tenant(self) -> str:
-        """For whom the work is done: who shares a lane fairly with others."""
-        return self.attributes.tenant or self.attributes.source
+        """See `tenant_of`."""
+        return tenant_of(self.attributes)
 
 
 @value()
@@ -53,3 +53,8 @@ class WorkItem:
     deadline: Deadline | None
     reinjection: Reinjection | None = None
     waited: Waiting | None = None
+
+
+def tenant_of(attributes: RequestAttributes) -> str:
+    """Return for whom the work is done: who shares a lane fairly with others."""
+    return attributes.tenant or attributes.source

@@ -22,6 +22,7 @@ _RECORD_FACTOR: Final = 3  # the record as it came, its texts, and copies while 
 _TEXT_BYTES: Final = 2_700  # a vector of 384 numbers in base64 is 2,048; and tokens, or its array
 _LEAST_RECORDS: Final = 50  # less room is not worth a poll: small batches cost more per record
 _LEAST_SHARE: Final = 4  # nor is less than a quarter of a topic's own part of the memory
+_CROWDED: Final = 8  # from an eighth of what a topic may hold on
 
 
 def weight_bytes(*, record_bytes: int, texts: int) -> int:
@@ -114,13 +115,14 @@ class Admission:
         return NO_ROOM if size_bytes < least.size_bytes else Room(records, size_bytes)
 
     def crowded(self, topic: str) -> bool:
-        """Tell whether `topic` holds three quarters of the records or the memory that it may.
+        """Tell whether `topic` holds an eighth of the records or the memory that it may.
 
-        One poll takes half of them at most, of which nobody knows yet how fast they will go.
+        That is more than the runners do in a second. Of one tenant more would only wait here, and
+        taking a request in costs more than setting it back.
         """
         bound, used = self._bounds[topic], self._used[topic]
-        many = 4 * used.records >= 3 * bound.max_records
-        return many or used.size_bytes >= 3 * self._left_bytes(bound, used)
+        many = _CROWDED * used.records >= bound.max_records
+        return many or (_CROWDED - 1) * used.size_bytes >= self._left_bytes(bound, used)
 
     def capacity(self, topic: str) -> int:
         """Return how many records of `topic` may be in the process at once."""

@@ -25,11 +25,12 @@ from cortex_stream.routing.pipeline import STANDARD
 from cortex_stream.routing.request import Request, WorkItem
 from cortex_stream.routing.route import Route, StageName
 from cortex_stream.scheduling.crowding import Crowding
+from cortex_stream.telemetry.metrics import REGISTRY
 from cortex_stream.testing.stub_runner import StubRunner, stub_model
 from schemas.handovers import HANDOVER, VECTORS, Reinjection
 from schemas.outcomes import ModelIdentity, OutcomeKind
 from schemas.priority import Lane
-from schemas.requests import CLASSIFY, EmbedData, RequestAttributes
+from schemas.requests import CLASSIFY, EMBED, EmbedData, RequestAttributes
 from tests.unit.engine.desk import (
     code_of,
     letter_of,
@@ -102,6 +103,11 @@ def lasting(outcome: Outcome) -> object:
     event = orjson.loads(outcome.records[0].value or b"")
     event["data"]["timings_ms"] = None
     return event, outcome.outcome_id, outcome.kind, outcome.records[1:]
+
+
+def counted_requests() -> float:
+    labels = {"lane": "medium", "type": EMBED}
+    return REGISTRY.get_sample_value("cortex_requests_total", labels) or 0.0
 
 
 # ---- the same end --------------------------------------------------------------------------------
@@ -560,6 +566,55 @@ async def test_a_request_that_was_set_back_ends_as_if_it_had_not_been(clock: Man
         outcome = await engine.process(value_of(set_back), arrived(set_back))
 
     assert lasting(outcome) == lasting(at_once)  # and it was not set back a second time
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        request(tenant="//flood", type="cortex.nlp.unknown.v1"),
+        request([], tenant="//flood"),
+        request(tenant="//flood", data={"texts": "a"}),
+    ],
+)
+async def test_what_a_request_asks_is_looked_at_when_its_turn_comes(
+    clock: ManualClock, value: bytes
+) -> None:
+    before = source(offset=7)
+    async with open_engine(clock=clock) as engine:
+        at_once = await engine.process(value, before)
+
+    async with crowded_by("//flood", clock) as engine:
+        set_back = await engine.process(value, before)
+        outcome = await engine.process(value_of(set_back), arrived(set_back))
+
+    assert set_back.handed_to == "validation"
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert lasting(outcome) == lasting(at_once)
+
+
+async def test_a_request_that_is_set_back_is_counted_once(clock: ManualClock) -> None:
+    value, before = request(tenant="//flood"), counted_requests()
+    async with crowded_by("//flood", clock) as engine:
+        set_back = await engine.process(value, source())
+        meanwhile = counted_requests()
+        _ = await engine.process(value, arrived(set_back))
+
+    assert (meanwhile - before, counted_requests() - before) == (0, 1)
+
+
+async def test_one_that_cannot_be_set_back_ends_as_a_dead_letter_under_its_own_id(
+    clock: ManualClock,
+) -> None:
+    value = request(tenant="//flood")
+    async with open_engine(clock=clock) as engine:
+        answered = await engine.process(value, source())
+
+    async with crowded_by("//flood", clock) as engine:
+        set_back = await engine.process(value, source())
+        replaced = engine.too_large(set_back, value, source(), OutcomeTooLarge("too large"))
+
+    assert (replaced.kind, replaced.type) == (OutcomeKind.DEAD_LETTER, answered.type)
+    assert replaced.outcome_id == answered.outcome_id
 
 
 async def test_the_deadline_of_a_request_runs_on_while_it_is_set_back(clock: ManualClock) -> None:

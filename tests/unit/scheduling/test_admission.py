@@ -155,20 +155,20 @@ def test_giving_back_more_than_was_taken_is_a_bug(
         admission.give_back("a", records=records, size_bytes=size_bytes)
 
 
-def test_a_topic_is_crowded_from_three_quarters_of_its_records_on() -> None:
-    admission = admission_of(a=Bound(8, PLENTY), b=Bound(8, PLENTY))
+def test_a_topic_is_crowded_from_an_eighth_of_its_records_on() -> None:
+    admission = admission_of(a=Bound(40, PLENTY), b=Bound(40, PLENTY))
 
-    admission.take("a", records=5, size_bytes=5)
+    admission.take("a", records=4, size_bytes=4)
     before = admission.crowded("a")
     admission.take("a", records=1, size_bytes=1)
 
     assert (before, admission.crowded("a"), admission.crowded("b")) == (False, True, False)
 
 
-def test_a_topic_is_crowded_from_three_quarters_of_its_bytes_on() -> None:
+def test_a_topic_is_crowded_from_an_eighth_of_its_bytes_on() -> None:
     admission = admission_of(a=Bound(PLENTY, 1000))
 
-    admission.take("a", records=1, size_bytes=749)
+    admission.take("a", records=1, size_bytes=124)
     before = admission.crowded("a")
     admission.take("a", records=1, size_bytes=1)
 
@@ -177,7 +177,7 @@ def test_a_topic_is_crowded_from_three_quarters_of_its_bytes_on() -> None:
 
 def test_a_topic_is_crowded_early_where_others_hold_the_memory_that_all_share() -> None:
     admission = admission_of(8000, a=Bound(PLENTY, 8000), b=Bound(PLENTY, 8000))  # 2000 of its own
-    admission.take("a", records=1, size_bytes=1500)
+    admission.take("a", records=1, size_bytes=600)
     alone = admission.crowded("a")
 
     admission.take("b", records=1, size_bytes=6000)
