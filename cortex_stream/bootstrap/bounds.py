@@ -40,14 +40,14 @@ def retry_topics(settings: Settings) -> dict[str, str]:
 def _bound(feed: Feed, lanes: LanesSettings) -> Bound:
     """Return how much of one topic may be in the process.
 
-    What was set back has a quarter of its lane's bound: enough to be served without a pause. A
+    What was set back has an eighth of its lane's bound: enough to be served without a pause. A
     retry holds its room while it only waits, so there is little for retries: who comes next waits
     in Kafka, and less long here.
     """
     if feed.lane is None:
         return Bound(ceil(lanes.medium / 4), ceil(lanes.lane_bytes / 16))
     set_back = feed.stage == VALIDATION and feed.lane is not Lane.REPLAY
-    return Bound(ceil(_lane_records(lanes)[feed.lane] / (4 if set_back else 1)), lanes.lane_bytes)
+    return Bound(ceil(_lane_records(lanes)[feed.lane] / (8 if set_back else 1)), lanes.lane_bytes)
 
 
 def _lane_records(lanes: LanesSettings) -> dict[Lane, int]:

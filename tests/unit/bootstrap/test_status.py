@@ -109,7 +109,7 @@ async def test_the_snapshot_shows_lanes_models_and_outcomes(
     lanes = {lane.lane: lane for lane in snapshot.lanes}
     assert list(lanes) == list(Lane)
     low = lanes[Lane.LOW]
-    assert (low.waiting, low.running, low.capacity, low.oldest_wait_s) == (3, 0, 12_500, 2.0)
+    assert (low.waiting, low.running, low.capacity, low.oldest_wait_s) == (3, 0, 11_250, 2.0)
     assert lanes[Lane.CRITICAL].oldest_wait_s == 0.0
     [model] = snapshot.models
     assert (model.name, len(model.runners), model.busy_runners) == ("tiny", 1, 0)
