@@ -331,7 +331,7 @@ def _company_wait_s(answer: Answer, *, now_s: float) -> float:
     outcome, deadline = answer.outcome, answer.outcome.deadline
     left_s = inf if deadline is None else deadline.remaining_s(now_s=now_s)
     # Where there are such, there are many: expired ones in an overload, those that are set back or
-    # tried again later in a flood or a failure. What is set back waits for seconds.
+    # tried again later in a flood or a failure. Most of what is set back waits for seconds.
     if outcome.kind is OutcomeKind.EXPIRED or outcome.handed_to == VALIDATION:
         return _MOST_WAIT_S if left_s <= 0 else min(UNNOTICED * left_s, _MOST_WAIT_S)
     return wait_for_company_s(now_s - answer.source.received_s, left_s=left_s)

@@ -3,7 +3,7 @@
 from math import ceil
 
 from cortex_stream.routing.hosting import Feed, feeds
-from cortex_stream.scheduling.admission import Bound
+from cortex_stream.scheduling.admission import LEAST_RECORDS, Bound
 from cortex_stream.settings.sections import LanesSettings
 from cortex_stream.settings.tree import Settings
 from schemas.priority import Lane
@@ -40,14 +40,18 @@ def retry_topics(settings: Settings) -> dict[str, str]:
 def _bound(feed: Feed, lanes: LanesSettings) -> Bound:
     """Return how much of one topic may be in the process.
 
-    What was set back has an eighth of its lane's bound: enough to be served without a pause. A
-    retry holds its room while it only waits, so there is little for retries: who comes next waits
-    in Kafka, and less long here.
+    What was set back has an eighth of its lane's bound, and twice what a poll needs at least, so that
+    it is served without a pause. A retry holds its room while it only waits, so there is little for
+    retries: who comes next waits in Kafka, and less long here.
     """
     if feed.lane is None:
         return Bound(ceil(lanes.medium / 4), ceil(lanes.lane_bytes / 16))
-    set_back = feed.stage == VALIDATION and feed.lane is not Lane.REPLAY
-    return Bound(ceil(_lane_records(lanes)[feed.lane] / (8 if set_back else 1)), lanes.lane_bytes)
+    records = _lane_records(lanes)[feed.lane]
+    if feed.stage != VALIDATION or feed.lane is Lane.REPLAY:
+        return Bound(records, lanes.lane_bytes)
+    return Bound(
+        min(records, max(2 * LEAST_RECORDS, ceil(records / 8))), ceil(lanes.lane_bytes / 8)
+    )
 
 
 def _lane_records(lanes: LanesSettings) -> dict[Lane, int]:

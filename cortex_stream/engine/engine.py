@@ -51,6 +51,7 @@ from cortex_stream.settings.sections import LimitsSettings, RetriesSettings
 from cortex_stream.telemetry import metrics
 from schemas.outcomes import OutcomeKind
 from schemas.priority import Lane
+from schemas.requests import RequestAttributes
 from topics.names import VALIDATION
 
 INLINE_BYTES: Final = 32 << 10
@@ -126,8 +127,8 @@ class Engine:
         """Return how the request ends if that is known at once, else what answers it.
 
         It may end in a hand-over: before a stage that is not hosted here; or, to be read again
-        later, after a failure that may heal, or at once, before its data is looked at, where a
-        crowded topic has no room for it.
+        later, after a failure that may heal, or at once where a crowded topic has no room for it:
+        before its data is looked at, unless it is large or has a deadline.
         The caller may acknowledge it once `Outcome.records` are durable.
 
         Raises, and so does what answers it:
@@ -139,7 +140,7 @@ class Engine:
         opened = self._reader.open(value, source)
         if isinstance(opened, Outcome):
             return opened
-        if self._must_wait(opened):
+        if opened.deadline is None and self._must_wait(source, opened.lane, opened.attributes):
             return self._set_back(opened)
         return self._go_on(self._reader.read(opened), value, source)
 
@@ -185,23 +186,14 @@ class Engine:
         # Whose it is nobody knows before it is read.
         lane, cost = source.lane or Lane.MEDIUM, len(value or b"")
         async with self._aside.entered(lane=lane, tenant="", cost=cost):
-            opened = await asyncio.to_thread(self._reader.open, value, source)
-            if isinstance(opened, Outcome):
-                return opened
-            if self._must_wait(opened):
-                return self._set_back(opened)
-            read = await asyncio.to_thread(self._reader.read, opened)
+            read = await asyncio.to_thread(self._reader.open_and_read, value, source)
         begun = self._go_on(read, value, source)
         return begun if isinstance(begun, Outcome) else await begun()
 
-    def _must_wait(self, opened: Opened) -> bool:
-        """Tell whether a crowded topic has no room for a client's request. Its data is not needed."""
-        source = opened.source
-        return opened.arrival is None and self._crowding.must_wait(
-            opened.lane,
-            tenant_of(opened.attributes),
-            topic=source.topic,
-            topic_lane=source.lane,
+    def _must_wait(self, source: RecordSource, lane: Lane, attributes: RequestAttributes) -> bool:
+        """Tell whether a crowded topic has no room for a client's request."""
+        return source.stage is None and self._crowding.must_wait(
+            lane, tenant_of(attributes), topic=source.topic, topic_lane=source.lane
         )
 
     def _set_back(self, opened: Opened) -> Outcome:
@@ -219,18 +211,19 @@ class Engine:
     def _go_on(
         self, read: tuple[WorkItem, Try] | Outcome, value: bytes | None, source: RecordSource
     ) -> Outcome | Answering:
-        """Answer what was read, unless it has ended."""
+        """Answer what was read, unless it has ended or its tenant must wait."""
         if isinstance(read, Outcome):
             return read
         item, begin = read
-        if _is_new(begin, source):
-            type_label = item.request.attributes.type
-            metrics.labelled(metrics.REQUESTS, item.lane.value, type_label).inc()
         try:
             self._check_time(item, begin)
         except Expired as late:
+            _count(item, begin, source)
             ended = self._give_up(OutcomeKind.EXPIRED, late, item, value, begin)
             return replace(ended, deadline=item.deadline)  # which may still be to come
+        if self._must_wait(source, item.lane, item.request.attributes):
+            return self._hand_over(item, value, VALIDATION, begin)
+        _count(item, begin, source)
         return partial(self._answer_once, item, value, begin, source)
 
     def _check_time(self, item: WorkItem, begin: Try) -> None:
@@ -386,9 +379,11 @@ class Engine:
         )
 
 
-def _is_new(begin: Try, source: RecordSource) -> bool:
-    """Tell whether the request is read for the first time: not handed on or retried."""
-    return source.stage in (None, VALIDATION) and begin.tries.attempt == 1
+def _count(item: WorkItem, begin: Try, source: RecordSource) -> None:
+    """Count a request, unless it was handed on or is tried again; one set back at its turn."""
+    if source.stage in (None, VALIDATION) and begin.tries.attempt == 1:
+        request_type = item.request.attributes.type
+        metrics.labelled(metrics.REQUESTS, item.lane.value, request_type).inc()
 
 
 def _is_unjudged(item: WorkItem, source: RecordSource) -> bool:

@@ -173,7 +173,7 @@ def read_arrival(source: RecordSource, *, now_s: float, now_unix_ms: int) -> Arr
     """Return the work item in a record of a hand-over topic.
 
     Raises:
-        InvalidHandover: its last headers are not what `hand_over` or `retry_later` writes.
+        InvalidHandover: its last headers are not what this module writes.
     """
     handover, headers, vectors = _read_headers(source)
     if handover.stage != source.stage:

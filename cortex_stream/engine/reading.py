@@ -83,7 +83,7 @@ class Try:
 class Reader:
     """Reads requests as clients, or other workers, have written them.
 
-    Holds nothing that changes: `open` and `read` may run in any thread.
+    Holds nothing that changes: it may be called in any thread.
     """
 
     def __init__(
@@ -144,6 +144,13 @@ class Reader:
         if arrival is None:
             return item, Try(FIRST_TRY, Progress(), VALIDATION)
         return item, Try(arrival.tries, arrival.progress, VALIDATION)
+
+    def open_and_read(
+        self, value: bytes | None, source: RecordSource
+    ) -> tuple[WorkItem, Try] | Outcome:
+        """Do as `open`, then as `read`; nothing but the work item is kept of a large request."""
+        opened = self.open(value, source)
+        return opened if isinstance(opened, Outcome) else self.read(opened)
 
     def arrival(self, source: RecordSource) -> Arrival:
         """Return what was handed over in a record.

@@ -20,7 +20,7 @@ _REQUEST_BYTES: Final = (
 )
 _RECORD_FACTOR: Final = 3  # the record as it came, its texts, and copies while they are read
 _TEXT_BYTES: Final = 2_700  # a vector of 384 numbers in base64 is 2,048; and tokens, or its array
-_LEAST_RECORDS: Final = 50  # less room is not worth a poll: small batches cost more per record
+LEAST_RECORDS: Final = 50  # less room is not worth a poll: small batches cost more per record
 _LEAST_SHARE: Final = 4  # nor is less than a quarter of a topic's own part of the memory
 _CROWDED: Final = 8  # from an eighth of what a topic may hold on
 
@@ -115,13 +115,15 @@ class Admission:
         return NO_ROOM if size_bytes < least.size_bytes else Room(records, size_bytes)
 
     def crowded(self, topic: str) -> bool:
-        """Tell whether `topic` holds an eighth of the records or the memory that it may.
+        """Tell whether `topic` holds an eighth of the memory or the records that it may.
 
-        That is more than the runners do in a second. Of one tenant more would only wait here, and
-        taking a request in costs more than setting it back.
+        By default that is about as much as two cores do in a second. Of one tenant more would only
+        wait here, and taking a request in costs more than setting it back. Few records are no crowd,
+        unless they are three quarters of what there may be.
         """
         bound, used = self._bounds[topic], self._used[topic]
-        many = _CROWDED * used.records >= bound.max_records
+        few = min(LEAST_RECORDS, 3 * bound.max_records / 4)
+        many = used.records >= max(bound.max_records / _CROWDED, few)
         return many or (_CROWDED - 1) * used.size_bytes >= self._left_bytes(bound, used)
 
     def capacity(self, topic: str) -> int:
@@ -171,4 +173,4 @@ class Admission:
     def _worth_a_poll(self, bound: Bound) -> Room:
         """Return the least room to poll for. An idle topic always has it."""
         own_bytes = min(bound.max_bytes, self._own_bytes)
-        return Room(min(_LEAST_RECORDS, bound.max_records), max(1, own_bytes // _LEAST_SHARE))
+        return Room(min(LEAST_RECORDS, bound.max_records), max(1, own_bytes // _LEAST_SHARE))

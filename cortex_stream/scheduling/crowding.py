@@ -25,6 +25,9 @@ MUCH: Final = 1.5
 """Times the mean of all tenants in the lane. Tenants with like backlogs are not told apart: they
 are next to each other in the log, too, and setting them back would cost twice the intake."""
 
+PART: Final = 128
+"""Nor is a tenant set back that holds less than such a part of its lane, however many tenants there
+are: a few requests are no flood, and would wait behind one."""
 
 REMEMBERED_S: Final = 10.0
 """How long a tenant counts after its last request."""
@@ -64,15 +67,15 @@ class Crowding:
         """Tell whether the next request of `tenant` in `lane` must leave the room to others.
 
         Its topic is crowded, and it belongs to another lane than the topic, or the tenant holds
-        much more of the lane than the others. Replays never must.
+        much more of the lane than the others, and a good part of it. Replays never must.
         """
         if lane is Lane.REPLAY or not self._is_crowded(topic):
             return False
         if topic_lane is not None and lane is not topic_lane:
             return True
         self._forget(lane)
-        held = self._held[lane]
-        return held[tenant] * len(held) > MUCH * self._in_all[lane]
+        held, in_all = self._held[lane], self._in_all[lane]
+        return held[tenant] * PART >= in_all and held[tenant] * len(held) > MUCH * in_all
 
     def _forget(self, lane: Lane) -> None:
         """Forget tenants that have rested for long."""

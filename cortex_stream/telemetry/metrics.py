@@ -37,7 +37,10 @@ RECORDS_DELETED_UNREAD: Final = Counter(
     registry=REGISTRY,
 )
 REQUESTS: Final = Counter(
-    "cortex_requests_total", "Requests parsed.", ["lane", "type"], registry=REGISTRY
+    "cortex_requests_total",
+    "Valid requests; one that was set back, when its turn comes.",
+    ["lane", "type"],
+    registry=REGISTRY,
 )
 OUTCOMES: Final = Counter(
     "cortex_outcomes_total",

@@ -18,7 +18,7 @@ from cortex_stream.errors import (
 )
 from cortex_stream.scheduling.admission import Bound
 from cortex_stream.settings.kafka import KafkaSettings
-from cortex_stream.settings.sections import InferenceSettings
+from cortex_stream.settings.sections import InferenceSettings, LanesSettings
 from cortex_stream.settings.tree import Settings
 from cortex_stream.task_scope import TaskScope
 from cortex_stream.telemetry import metrics
@@ -77,15 +77,24 @@ def test_each_consumed_topic_has_its_bound_under_its_name_on_the_cluster() -> No
         "staging.cortex.requests.medium": Bound(5000, size),
         "staging.cortex.requests.low": Bound(10_000, size),
         "staging.cortex.requests.replay": Bound(128, size),
-        "staging.cortex.stages.validation.critical": Bound(125, size),
-        "staging.cortex.stages.validation.high": Bound(125, size),
-        "staging.cortex.stages.validation.medium": Bound(625, size),
-        "staging.cortex.stages.validation.low": Bound(1250, size),
+        "staging.cortex.stages.validation.critical": Bound(125, size // 8),
+        "staging.cortex.stages.validation.high": Bound(125, size // 8),
+        "staging.cortex.stages.validation.medium": Bound(625, size // 8),
+        "staging.cortex.stages.validation.low": Bound(1250, size // 8),
         "staging.cortex.retries.1": Bound(1250, size // 16),
         "staging.cortex.retries.2": Bound(1250, size // 16),
         "staging.cortex.retries.3": Bound(1250, size // 16),
         "staging.cortex.events": Bound(1000, size),
     }
+
+
+@pytest.mark.parametrize(("lane", "set_back"), [(8, 8), (100, 100), (400, 100), (1600, 200)])
+def test_what_was_set_back_has_room_for_two_polls(lane: int, set_back: int) -> None:
+    settings = Settings(lanes=LanesSettings(medium=lane))
+
+    bound = admission_bounds(settings)["cortex.stages.validation.medium"]
+
+    assert bound.max_records == set_back
 
 
 def test_models_larger_than_the_cache_are_not_loaded(settings: Settings) -> None:

@@ -16,9 +16,15 @@ from cortex_stream.delivery.outcome import Outcome
 from cortex_stream.delivery.retry import Tries
 from cortex_stream.engine.engine import Engine
 from cortex_stream.engine.handover import hand_over, read_arrival
-from cortex_stream.engine.models import KnownModel
+from cortex_stream.engine.models import KnownModel, ServedModel
 from cortex_stream.engine.stage import Progress
-from cortex_stream.errors import InferenceFailed, InvalidHandover, InvariantError, OutcomeTooLarge
+from cortex_stream.errors import (
+    Expired,
+    InferenceFailed,
+    InvalidHandover,
+    InvariantError,
+    OutcomeTooLarge,
+)
 from cortex_stream.inference.model import LoadedModel
 from cortex_stream.record import RecordSource
 from cortex_stream.routing.pipeline import STANDARD
@@ -103,6 +109,14 @@ def lasting(outcome: Outcome) -> object:
     event = orjson.loads(outcome.records[0].value or b"")
     event["data"]["timings_ms"] = None
     return event, outcome.outcome_id, outcome.kind, outcome.records[1:]
+
+
+def second_attempt(arrival: RecordSource) -> RecordSource:
+    """Return the same hand-over after an attempt has failed."""
+    name, told = arrival.headers[-1]
+    assert name == HANDOVER
+    again = orjson.dumps({**orjson.loads(told or b""), "attempt": 2})
+    return replace(arrival, headers=[*arrival.headers[:-1], (name, again)])
 
 
 def counted_requests() -> float:
@@ -592,14 +606,55 @@ async def test_what_a_request_asks_is_looked_at_when_its_turn_comes(
     assert lasting(outcome) == lasting(at_once)
 
 
-async def test_a_request_that_is_set_back_is_counted_once(clock: ManualClock) -> None:
-    value, before = request(tenant="//flood"), counted_requests()
+@pytest.mark.parametrize(
+    "value",
+    [
+        request(tenant="//flood"),
+        request(tenant="//flood", deadlinems=5000),
+        request(["x" * 1000] * 40, tenant="//flood"),
+    ],
+)
+async def test_a_request_that_is_set_back_is_counted_once_and_not_at_its_next_attempt(
+    clock: ManualClock, value: bytes
+) -> None:
+    before = counted_requests()
     async with crowded_by("//flood", clock) as engine:
         set_back = await engine.process(value, source())
         meanwhile = counted_requests()
-        _ = await engine.process(value, arrived(set_back))
+        at_its_turn = arrived(set_back)
+        _ = await engine.process(value, at_its_turn)
+        once = counted_requests()
+        _ = await engine.process(value, second_attempt(at_its_turn))
 
-    assert (meanwhile - before, counted_requests() - before) == (0, 1)
+    assert set_back.handed_to == "validation"
+    assert (meanwhile - before, once - before, counted_requests() - once) == (0, 1, 0)
+
+
+async def test_a_large_request_is_set_back_once_it_was_read_aside(clock: ManualClock) -> None:
+    value = request(["x" * 1000] * 40, tenant="//flood")
+
+    async with crowded_by("//flood", clock) as engine:
+        begun = engine.begin(value, source())
+        assert not isinstance(begun, Outcome)
+        set_back = await begun()
+        outcome = await engine.process(value, arrived(set_back))
+
+    assert set_back.handed_to == "validation"
+    assert outcome.kind is OutcomeKind.RESULT
+
+
+async def test_what_would_wait_beyond_its_deadline_is_told_so_at_once(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(_: ServedModel, **_asked: object) -> None:
+        raise Expired("too much waits")
+
+    monkeypatch.setattr(ServedModel, "check_time", too_late)
+
+    async with crowded_by("//flood", clock) as engine:
+        outcome = await engine.process(request(tenant="//flood", deadlinems=5000), source())
+
+    assert (outcome.kind, outcome.handed_to) == (OutcomeKind.EXPIRED, None)
 
 
 async def test_one_that_cannot_be_set_back_ends_as_a_dead_letter_under_its_own_id(

@@ -156,13 +156,24 @@ def test_giving_back_more_than_was_taken_is_a_bug(
 
 
 def test_a_topic_is_crowded_from_an_eighth_of_its_records_on() -> None:
-    admission = admission_of(a=Bound(40, PLENTY), b=Bound(40, PLENTY))
+    admission = admission_of(a=Bound(800, PLENTY), b=Bound(800, PLENTY))
 
-    admission.take("a", records=4, size_bytes=4)
+    admission.take("a", records=99, size_bytes=99)
     before = admission.crowded("a")
     admission.take("a", records=1, size_bytes=1)
 
     assert (before, admission.crowded("a"), admission.crowded("b")) == (False, True, False)
+
+
+@pytest.mark.parametrize(("most", "crowd"), [(1, 1), (8, 6), (40, 30), (200, 50), (400, 50)])
+def test_few_records_are_no_crowd_unless_there_may_be_few(most: int, crowd: int) -> None:
+    admission = admission_of(a=Bound(most, PLENTY))
+
+    admission.take("a", records=crowd - 1, size_bytes=crowd - 1)
+    before = admission.crowded("a")
+    admission.take("a", records=1, size_bytes=1)
+
+    assert (before, admission.crowded("a")) == (False, True)
 
 
 def test_a_topic_is_crowded_from_an_eighth_of_its_bytes_on() -> None:

@@ -49,6 +49,16 @@ def test_a_few_heavy_requests_hold_more_of_a_lane_than_many_light_ones() -> None
         assert not crowding.must_wait(Lane.LOW, "light", topic=TOPIC)
 
 
+def test_a_few_requests_are_no_flood_however_many_tenants_there_are() -> None:
+    crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
+    quiet = {f"quiet-{number}": 1 for number in range(399)}
+
+    with holding(crowding, Lane.LOW, flood=396, few=6, more=7, **quiet):  # 1/128 of 808 is 6.3
+        assert not crowding.must_wait(Lane.LOW, "few", topic=TOPIC)
+        assert crowding.must_wait(Lane.LOW, "more", topic=TOPIC)
+        assert crowding.must_wait(Lane.LOW, "flood", topic=TOPIC)
+
+
 @pytest.mark.parametrize(("topic", "waits"), [(TOPIC, True), (IDLE, False)])
 def test_who_lowered_itself_makes_room_in_a_crowded_topic(topic: str, waits: bool) -> None:  # noqa: FBT001
     crowding = Crowding(lambda topic: topic == TOPIC, clock=ManualClock())
